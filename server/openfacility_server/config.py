@@ -7,9 +7,14 @@ configuration file. Durations are numbers of seconds, sizes are bytes.
 
 from __future__ import annotations
 
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -20,10 +25,15 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 Role = Literal["anonymous", "user", "operator", "admin"]
+# Only signatures by a private key: an issuer's public keys must never serve as an HMAC secret.
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"
+]
 
 
 class ConfigError(Exception):
@@ -41,8 +51,58 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def name_error(value: str, longest: int = 255) -> str | None:
+    """Returns why ``value`` cannot name a person, group or project; None when it can.
+
+    Only NFC text passes, so that two names that look the same are the same.
+    """
+    if not 0 < len(value) <= longest:
+        return f"must have 1 to {longest} characters"
+    if not value.isprintable() or value != value.strip():
+        return "must be printable and must not begin or end with a space"
+    if not unicodedata.is_normalized("NFC", value):
+        return "must be in Unicode normal form C"
+    return None
+
+
+def _name(value: str) -> str:
+    if problem := name_error(value):
+        raise ValueError(problem)
+    return value
+
+
+def provider_url_error(url: str, allow_http: bool) -> str | None:
+    """Returns why keys must not be fetched from ``url``; None when they may."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return "is not a URL"
+    if not host or parts.username is not None or parts.fragment:
+        return "must have a host, and neither user nor fragment"
+    if parts.scheme == "https" or (parts.scheme == "http" and allow_http and _is_loopback(host)):
+        return None
+    return "must be https; http needs allow_http and a host on loopback"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_duplicates(what: str, values: Iterable[str]) -> None:
+    seen = list(values)
+    if len(set(seen)) != len(seen):
+        raise ValueError(f"the same {what} is given twice")
+
+
 ConfigPath = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[timedelta, AfterValidator(_positive)]
+Username = Annotated[str, AfterValidator(_name)]
 Port = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s\[\]]+):\d{1,5}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -73,7 +133,7 @@ class State(Section):
 
 
 class Tls(Section):
-    """Certificates of a listener."""
+    """Certificates of a listener: PEM files, read again when they change."""
 
     certificate: ConfigPath
     key: ConfigPath
@@ -103,35 +163,60 @@ class Http(Section):
 class DevToken(Section):
     """A fixed token for development. Never use one where others can reach the server."""
 
-    token: SecretStr = Field(min_length=16)
-    username: str = Field(min_length=1, max_length=255)
+    token: SecretStr = Field(min_length=16, max_length=4096)
+    username: Username
     role: Role = "user"
     projects: tuple[str, ...] = ()
 
+    @field_validator("token")
+    @classmethod
+    def _bearer(cls, token: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token.get_secret_value()):
+            raise ValueError("may have only letters, digits and . _ ~ + / - and = at the end")
+        return token
+
 
 class Issuer(Section):
-    """An OpenID Connect provider whose access tokens are accepted."""
+    """An OpenID Connect provider whose access tokens are accepted.
 
-    issuer: str = Field(pattern=r"^https?://")
+    The usernames of all issuers, certificates and development tokens are one namespace: the same name is
+    the same owner of jobs. Where two issuers may give one name to different people, give each its own
+    ``username_prefix``.
+    """
+
+    issuer: str
     audience: str = Field(min_length=1)
-    jwks_uri: str | None = Field(default=None, pattern=r"^https?://")
-    algorithms: tuple[str, ...] = ("RS256", "ES256", "PS256", "EdDSA")
-    username_claim: str = "preferred_username"
-    groups_claim: str = "groups"
-    projects_claim: str = "projects"
+    jwks_uri: str | None = None
+    algorithms: tuple[Algorithm, ...] = Field(
+        default=("RS256", "ES256", "PS256", "EdDSA", "Ed25519"), min_length=1
+    )
+    username_claim: str = Field(default="preferred_username", min_length=1)
+    username_prefix: str = Field(default="", max_length=100)
+    groups_claim: str = Field(default="groups", min_length=1)
+    projects_claim: str = Field(default="projects", min_length=1)
+    require_scopes: bool = True
     scope_prefix: str = ""
     role_groups: dict[str, Role] = Field(default_factory=dict)
     default_role: Role = "user"
-    leeway: timedelta = timedelta(seconds=30)
+    leeway: timedelta = Field(default=timedelta(seconds=30), ge=timedelta(), le=timedelta(minutes=10))
     jwks_max_age: Seconds = timedelta(minutes=10)
+    jwks_max_stale: timedelta = Field(default=timedelta(hours=1), ge=timedelta())
+    ca: ConfigPath | None = None
     allow_http: bool = False
+
+    @model_validator(mode="after")
+    def _safe_urls(self) -> Issuer:
+        for key, url in (("issuer", self.issuer), ("jwks_uri", self.jwks_uri)):
+            if url is not None and (problem := provider_url_error(url, self.allow_http)):
+                raise ValueError(f"{key} {problem}")
+        return self
 
 
 class CertificateUser(Section):
     """Whom a verified client certificate stands for; needs ``grpc.tls.client_ca``."""
 
     name: str = Field(min_length=1)
-    username: str = Field(min_length=1)
+    username: Username
     role: Role = "user"
 
 
@@ -141,6 +226,15 @@ class Auth(Section):
     dev_tokens: tuple[DevToken, ...] = ()
     issuers: tuple[Issuer, ...] = ()
     certificates: tuple[CertificateUser, ...] = ()
+    token_cache_age: Seconds = timedelta(minutes=1)
+    token_cache_entries: int = Field(default=10_000, ge=1)
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> Auth:
+        _refuse_duplicates("issuer", (issuer.issuer for issuer in self.issuers))
+        _refuse_duplicates("development token", (dev.token.get_secret_value() for dev in self.dev_tokens))
+        _refuse_duplicates("certificate name", (user.name for user in self.certificates))
+        return self
 
 
 class Limits(Section):
