@@ -20,8 +20,10 @@ class Role(IntEnum):
 class Principal:
     """A caller, as established by the credentials of one call.
 
-    ``username`` is the facility-wide name that owns jobs; ``scopes`` is None when the credentials carry no restriction
-    (development tokens, certificates). ``expires`` is when the credentials end, None when they do not.
+    ``username`` is the facility-wide name that owns jobs; ``scopes`` is None when the credentials carry no
+    restriction (development tokens, certificates). ``expires`` is when the credentials end, the issuer's ``leeway``
+    included, None when they do not. ``method`` is anonymous, dev-token, oidc or certificate. ``issuer`` and
+    ``subject`` are the token's ``iss`` and ``sub``, which stay when a person's username changes; else empty.
     """
 
     username: str
@@ -31,6 +33,8 @@ class Principal:
     groups: tuple[str, ...] = ()
     expires: datetime | None = None
     method: str = "anonymous"
+    issuer: str = ""
+    subject: str = ""
 
     @property
     def staff(self) -> bool:
