@@ -1,0 +1,103 @@
+# ruff: noqa: ASYNC109 - the timeout is gRPC's, which also tells it to the server
+"""One connection to the service: adds the token and a deadline to each call, and turns errors into exceptions."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from openfacility_client._aio import Alarm, jobs_stub, open_channel
+from openfacility_client._async.tokens import AsyncTokens
+from openfacility_client._exceptions import ClientClosed, ResourceExhausted, RPCError, Unauthenticated
+from openfacility_client._health import HEALTH_CHECK, health_request, health_status
+from openfacility_client._model import HealthStatus
+from openfacility_client._settings import Settings
+from openfacility_client._status import to_exception
+from openfacility_client._timing import Deadline
+from openfacility_client._tokens import AsyncTokenSource, Token
+
+_MOST_WAITS = 3
+"""How often a call waits for what `RetryInfo` asks before the error is raised."""
+
+
+class AsyncTransport:
+    """Makes calls. Connects when it is first used."""
+
+    def __init__(self, settings: Settings, token: AsyncTokenSource | None) -> None:
+        """Connect to nothing yet."""
+        self.settings = settings
+        self.tokens = AsyncTokens(token)
+        self._channel: Any = None
+        self._stub: Any = None
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close the connection. Calls that go on are canceled."""
+        self._closed = True
+        channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    async def call(self, method: str, request: Any, *, timeout: timedelta | float | None = None) -> Any:
+        """Make one call and return its response.
+
+        UNAVAILABLE was retried already, by gRPC itself as `service_config.json` says. Here a refused token is replaced
+        once, and RESOURCE_EXHAUSTED waits as the server asks if time allows: both are certain that nothing was done.
+
+        Raises:
+            RPCError: as its subclass says.
+        """
+        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
+        refreshed, waits = False, 0
+        while True:
+            token = await self.tokens.current()
+            try:
+                return await self._method(method)(request, timeout=deadline.grpc_timeout, metadata=self.metadata(token))
+            except grpc.RpcError as failure:
+                error = self.explain(failure, method, request)
+                if isinstance(error, Unauthenticated) and not refreshed:
+                    refreshed = True
+                    if await self.tokens.refresh(token):
+                        continue
+                elif isinstance(error, ResourceExhausted) and error.retry_after is not None:
+                    waits += 1
+                    if waits <= _MOST_WAITS and error.retry_after < deadline.remaining:
+                        await Alarm().pause(error.retry_after)
+                        continue
+                raise error from failure
+
+    def stream(self, method: str, request: Any, token: Token | None, deadline: Deadline) -> Any:
+        """Begin a call that streams its responses, and return it."""
+        return self._method(method)(request, timeout=deadline.grpc_timeout, metadata=self.metadata(token))
+
+    async def health(self, service: str = "", *, timeout: timedelta | float | None = None) -> HealthStatus:
+        """Ask the server's standard health service."""
+        deadline = Deadline(self.settings.timeout if timeout is None else timeout)
+        check = self._open().unary_unary(HEALTH_CHECK, health_request, health_status)
+        try:
+            status: HealthStatus = await check(service, timeout=deadline.grpc_timeout)
+        except grpc.RpcError as failure:
+            raise to_exception(failure, method="Health.Check") from failure
+        return status
+
+    def explain(self, failure: grpc.RpcError, method: str, request: Any) -> RPCError:
+        """Return the exception for a failed call."""
+        return to_exception(failure, method=method, retry_request_id=getattr(request, "request_id", ""))
+
+    def metadata(self, token: Token | None) -> tuple[tuple[str, str], ...]:
+        """Return what every call carries."""
+        return () if token is None else (("authorization", f"Bearer {token.value}"),)
+
+    def _method(self, name: str) -> Any:
+        self._open()
+        return getattr(self._stub, name)
+
+    def _open(self) -> Any:
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if self._channel is None:
+            self._channel = open_channel(self.settings)
+            self._stub = jobs_stub(self._channel)
+        return self._channel
