@@ -150,6 +150,39 @@ class PostgresSession(Session):
             self._connection.close()
 
 
+class PostgresListener:
+    """A connection that LISTENs. Opened on any thread, then used on the event loop's only."""
+
+    def __init__(self, backend: PostgresBackend) -> None:
+        self._shown = backend.shown
+        try:
+            self._connection = psycopg.connect(backend.conninfo, autocommit=True)
+            self._connection.execute(f"LISTEN {NOTIFY_CHANNEL}")
+        except psycopg.Error as error:
+            raise StorageUnavailable(f"cannot listen on {backend.shown}: {error}") from error
+
+    def fileno(self) -> int:
+        """The socket."""
+        return self._connection.fileno()
+
+    def notified(self) -> list[int]:
+        """Reads what the socket has, without waiting."""
+        revisions: list[int] = []
+        connection = self._connection.pgconn
+        try:
+            connection.consume_input()
+            while notification := connection.notifies():
+                revisions.append(int(notification.extra or b"0"))
+        except psycopg.Error as error:
+            raise StorageUnavailable(f"{self._shown}: {error}") from error
+        return revisions
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with suppress(psycopg.Error):
+            self._connection.close()
+
+
 class _BoundDatabase(peewee.PostgresqlDatabase):
     """peewee's idea of PostgreSQL, over the connection of one session. It opens and closes nothing by itself."""
 
@@ -200,6 +233,9 @@ class PostgresBackend(Backend):
 
     def open_writer(self) -> Session:
         return PostgresSession(self)
+
+    def open_listener(self) -> PostgresListener:
+        return PostgresListener(self)
 
     def open_reader(self, *, inline: bool = False) -> Session:
         return PostgresSession(self)

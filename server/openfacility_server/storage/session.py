@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import peewee
+
+from openfacility_server.storage.errors import StorageUnavailable
 
 Dialect = Literal["sqlite", "postgresql"]
 Row = tuple[Any, ...]
@@ -88,6 +90,19 @@ class Session(ABC):
         return Counter(*self.fetch(SELECT_COUNTER)[0])
 
 
+class Listener(Protocol):
+    """A connection that hears of commits."""
+
+    def fileno(self) -> int:
+        """Descriptor that becomes readable when there is something to hear."""
+
+    def notified(self) -> list[int]:
+        """Revisions heard of, without waiting. Raises StorageUnavailable when the connection is gone."""
+
+    def close(self) -> None:
+        """Closes the connection. Never raises."""
+
+
 class Backend(ABC):
     """Opens sessions to one database."""
 
@@ -98,6 +113,10 @@ class Backend(ABC):
     @abstractmethod
     def open_writer(self) -> Session:
         """Opens a connection for write transactions. Raises StorageUnavailable."""
+
+    def open_listener(self) -> Listener:
+        """Opens a connection that hears of commits, where the database can tell. Raises StorageUnavailable."""
+        raise StorageUnavailable(f"{self.dialect} sends no notifications")
 
     @abstractmethod
     def open_reader(self, *, inline: bool = False) -> Session:

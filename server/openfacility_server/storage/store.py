@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from openfacility_server.storage.errors import Retry, StorageError, StorageUnavailable
 from openfacility_server.storage.migrations import Migrations, migrate
 from openfacility_server.storage.schema import MIGRATIONS
-from openfacility_server.storage.session import Backend, Dialect, Session
+from openfacility_server.storage.session import Backend, Dialect, Listener, Session
 from openfacility_server.storage.sqlite import SqliteBackend
 from openfacility_server.storage.tx import ReadTx, Tx
 from openfacility_server.storage.writer import Writer
@@ -126,11 +126,11 @@ class Storage:
 
     async def read(self, fn: Callable[[ReadTx], T]) -> T:
         """Runs `fn` on a reading thread; all of its statements see one state. Raises StorageUnavailable."""
-        return await asyncio.wrap_future(self._submit(self._read, fn))
+        return await asyncio.wrap_future(self._in_pool(lambda: self._read(fn)))
 
     def read_sync(self, fn: Callable[[ReadTx], T]) -> T:
         """As `read`, for tools without an event loop; blocks."""
-        return self._submit(self._read, fn).result()
+        return self._in_pool(lambda: self._read(fn)).result()
 
     async def point(self, fn: Callable[[ReadTx], T]) -> T:
         """Runs `fn` the quickest way; for one or two look-ups by key.
@@ -145,11 +145,15 @@ class Storage:
             except StorageUnavailable:
                 # Locked for a moment, or broken: the pool waits, and reconnects.
                 return await self.read(fn)
-        return await asyncio.wrap_future(self._submit(self._read_plain, fn))
+        return await asyncio.wrap_future(self._in_pool(lambda: self._read_plain(fn)))
 
     async def ping(self) -> None:
         """Asks the database for an answer. Raises StorageUnavailable when there is none."""
         await self.read(lambda tx: tx.value("SELECT 1"))
+
+    async def listener(self) -> Listener:
+        """Opens a connection that hears of every process's commits; PostgreSQL only. Raises StorageUnavailable."""
+        return await asyncio.wrap_future(self._in_pool(self._backend.open_listener))
 
     def on_commit(self, callback: Callable[[int], None]) -> Callable[[], None]:
         """Calls `callback(revision)` on the running loop after each commit of this process that took a revision.
@@ -171,11 +175,9 @@ class Storage:
             except RuntimeError:
                 continue  # That loop is closed.
 
-    def _submit(
-        self, how: Callable[[Callable[[ReadTx], T]], T], fn: Callable[[ReadTx], T]
-    ) -> concurrent.futures.Future[T]:
+    def _in_pool(self, call: Callable[[], T]) -> concurrent.futures.Future[T]:
         try:
-            return self._readers.submit(how, fn)
+            return self._readers.submit(call)
         except RuntimeError as error:
             raise StorageUnavailable("the storage is closed") from error
 
