@@ -31,7 +31,8 @@ GO_MODULE = "openfacility.org/go"
 NDJSON = "application/x-ndjson"
 # Hand-written or made by `go mod tidy`; everything else under these directories is ours to replace.
 KEPT = {"go.mod", "go.sum"}
-DIRECTORIES = ("python", "openapi", "go")
+DIRECTORIES = ("python", "go")
+OPENAPI = Path("python/openfacility/openapi.json")
 
 # pip asks an sdist for its metadata even where it only downloads it; the real build backend would compile.
 FAKE_BACKEND = """
@@ -136,8 +137,7 @@ def make_openapi(out: Path, protoc: Callable[..., None], ours: list[FileDescript
     """Describes the JSON form of the API, as Envoy serves it, in OpenAPI 3."""
     import yaml  # noqa: PLC0415
 
-    target = out / "openapi"
-    target.mkdir()
+    target = out / "python" / "openfacility"
     settings = {
         "title": "openfacility",
         "version": "v1",
@@ -227,13 +227,15 @@ def make_or_check(*, check: bool) -> None:
     """Brings gen/ up to date, or fails when it is not."""
     with_go = shutil.which("go") is not None
     if not with_go:
-        print("generate: Go is not installed, so gen/openapi and gen/go are left as they are")
+        print("generate: Go is not installed, so the OpenAPI document and gen/go are left as they are")
         if os.environ.get("CI") == "true":
             sys.exit("generate: CI must have Go")
     directories = DIRECTORIES if with_go else DIRECTORIES[:1]
     with tempfile.TemporaryDirectory(dir=BUILD, prefix="gen-") as temporary:
         made = Path(temporary)
         generate(made, with_go=with_go)
+        if not with_go:
+            shutil.copyfile(GEN / OPENAPI, made / OPENAPI)
         changed = stale(made, directories)
         if changed and check:
             names = "\n".join(f"  gen/{path}" for path in changed)

@@ -146,7 +146,7 @@ class Grpc(Section):
     listen: tuple[Port, ...] = ("127.0.0.1:50051",)
     tls: Tls | None = None
     unix_socket: ConfigPath | None = None
-    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, ge=64 * 1024)
     keepalive_min_interval: Seconds = timedelta(seconds=5)
     max_connection_age: Seconds | None = None
     max_streams_per_connection: int = Field(default=2000, ge=1)
@@ -245,7 +245,6 @@ class Limits(Section):
     streams_per_caller: int = Field(default=2_000, ge=1)
     default_deadline: Seconds = timedelta(seconds=30)
     unfinished_jobs_per_owner: int = Field(default=50_000, ge=1)
-    stream_recheck: Seconds = timedelta(seconds=30)
 
 
 class Events(Section):

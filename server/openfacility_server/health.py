@@ -1,0 +1,124 @@
+"""Health: what works, asked again and again, told as ``grpc.health.v1`` and to HTTP probes.
+
+Overall (``""``) is NOT_SERVING when the database is away or the server is stopping: send this server no calls. A service
+is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from grpc_health.v1 import health, health_pb2
+from prometheus_client import CollectorRegistry, Gauge
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_SECONDS = 2.0
+_CHECK_SECONDS = 5.0
+# A health watcher that does not read can hold the servicer's lock.
+_SET_SECONDS = 1.0
+
+DATABASE = "database"
+Check = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """How one part stood when it was last asked."""
+
+    up: bool
+    since: datetime
+    message: str = ""
+
+
+class HealthMonitor:
+    """Asks components and tells how services stand.
+
+    ``checks`` raise when a component is down; ``services`` names, per service, the components of which one must be up.
+    """
+
+    def __init__(
+        self, checks: Mapping[str, Check], services: Mapping[str, tuple[str, ...]], registry: CollectorRegistry
+    ) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._checks = dict(checks)
+        self._services = dict(services)
+        self._components: dict[str, Component] = {}
+        self._stopping = False
+        self._again = asyncio.Event()
+        self._gauge = Gauge("openfacility_component_up", "Whether a component works", ["component"], registry=registry)
+
+    async def start(self) -> None:
+        """Asks everything once, so that the first answer is a true one."""
+        await self._ask_all()
+
+    async def run(self) -> None:
+        """Goes on asking until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_INTERVAL_SECONDS):
+                    await self._again.wait()
+            except TimeoutError:
+                pass
+            self._again.clear()
+            await self._ask_all()
+
+    def ask_soon(self) -> None:
+        """Makes the next question come at once."""
+        self._again.set()
+
+    async def stop(self) -> None:
+        """Tells everyone that the server is stopping."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(_SET_SECONDS):
+                await self.servicer.enter_graceful_shutdown()
+        except TimeoutError:
+            _log.warning("a health watcher does not read; not waiting for it")
+
+    @property
+    def serving(self) -> bool:
+        """Whether calls should be sent here."""
+        database = self._components.get(DATABASE)
+        return not self._stopping and database is not None and database.up
+
+    def components(self) -> Mapping[str, Component]:
+        """Returns how each component stands."""
+        return dict(self._components)
+
+    async def _ask_all(self) -> None:
+        results = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
+        for name, message in zip(self._checks, results, strict=True):
+            up = message is None
+            known = self._components.get(name)
+            if known is None or known.up != up:
+                _log.log(logging.INFO if up else logging.ERROR, "%s is %s%s", name, "up" if up else "down: ", message or "")
+                self._components[name] = Component(up, datetime.now(UTC), message or "")
+            self._gauge.labels(name).set(up)
+        if not self._stopping:
+            await self._tell("", self.serving)
+            for service, needed in self._services.items():
+                some = not needed or any(self._components[name].up for name in needed)
+                await self._tell(service, self.serving and some)
+
+    async def _ask(self, check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await check()
+        except TimeoutError:
+            return "does not answer"
+        except Exception as error:  # noqa: BLE001 -- whatever a check raises, the component is down
+            return str(error) or type(error).__name__
+        return None
+
+    async def _tell(self, service: str, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        try:
+            async with asyncio.timeout(_SET_SECONDS):
+                await self.servicer.set(service, status)
+        except TimeoutError:
+            _log.warning("a health watcher does not read; its status is late")

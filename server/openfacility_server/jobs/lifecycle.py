@@ -1,0 +1,116 @@
+"""How a job moves from state to state: pure functions from a job and what happened to the job after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from openfacility_server.jobs.engines import Observation
+from openfacility_server.jobs.model import (
+    ArrayCounts,
+    Job,
+    JobArray,
+    JobReason,
+    JobState,
+    JobStatus,
+    JobTransition,
+)
+
+_COUNTER = {
+    JobState.NEW: "waiting",
+    JobState.QUEUED: "waiting",
+    JobState.HELD: "waiting",
+    JobState.ACTIVE: "active",
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELED: "canceled",
+}
+
+
+def moved(job: Job, status: JobStatus, time: datetime) -> Job:
+    """Returns a job with another status; a change of state is added to its transitions."""
+    if status == job.status:
+        return job
+    transitions = job.transitions
+    if status.state != job.status.state:
+        transitions = (*transitions, JobTransition(status.state, time, status.reason, status.message))
+    changed = replace(job, status=status, transitions=transitions)
+    if status.state == JobState.ACTIVE and job.start_time is None:
+        changed = replace(changed, start_time=time)
+    if status.state.final:
+        changed = replace(changed, end_time=time)
+    return changed
+
+
+def observed(job: Job, seen: Observation) -> Job:
+    """Returns a job as the engine sees it; the same job when it sees nothing new. A final job stays as it is."""
+    if job.status.state.final:
+        return job
+    if seen.native_id:
+        job = replace(job, native_id=seen.native_id)
+    if seen.state.final and seen.start_time and job.start_time is None:
+        job = moved(job, JobStatus(JobState.ACTIVE), seen.start_time)
+    status = JobStatus(seen.state, seen.reason, seen.message, seen.exit_code, seen.signal)
+    time = seen.end_time if seen.state.final and seen.end_time else seen.time
+    job = moved(job, status, time)
+    return replace(job, usage=seen.usage) if seen.usage else job
+
+
+def element_id(array_job_id: str, index: int) -> str:
+    """Returns the id of an array's element."""
+    return f"{array_job_id}_{index}"
+
+
+def element_of(array_job: Job, index: int, now: datetime) -> Job:
+    """Returns an array's element, as submitted; its inline script stays with the array job."""
+    held = array_job.status.state == JobState.HELD or array_job.spec.hold
+    spec = replace(array_job.spec, hold=held)
+    reason = (array_job.status.reason or JobReason.HELD_BY_OWNER) if held else JobReason.UNSPECIFIED
+    status = JobStatus(JobState.NEW, reason)
+    return Job(
+        id=element_id(array_job.id, index),
+        resource_id=array_job.resource_id,
+        owner=array_job.owner,
+        spec=spec,
+        status=status,
+        create_time=array_job.create_time,
+        update_time=now,
+        transitions=(JobTransition(JobState.NEW, now),),
+        array_job_id=array_job.id,
+        array_index=index,
+    )
+
+
+def count(counts: ArrayCounts, moves: Iterable[tuple[JobState, JobState]]) -> ArrayCounts:
+    """Returns an array's counts after elements went from one state to another."""
+    numbers = {name: getattr(counts, name) for name in ("waiting", "active", "completed", "failed", "canceled")}
+    for before, after in moves:
+        numbers[_COUNTER[before]] -= 1
+        numbers[_COUNTER[after]] += 1
+    return ArrayCounts(counts.total, **numbers)
+
+
+def array_after(job: Job, counts: ArrayCounts, now: datetime) -> Job:
+    """Returns an array job with new counts and the state that follows from them."""
+    return moved(replace(job, array_counts=counts), _array_status(job.status, counts), now)
+
+
+def _array_status(status: JobStatus, counts: ArrayCounts) -> JobStatus:
+    if counts.active:
+        return JobStatus(JobState.ACTIVE)
+    if counts.waiting:
+        keep = status.state in (JobState.HELD, JobState.NEW) and counts.waiting == counts.total
+        return status if keep else JobStatus(JobState.QUEUED)
+    if counts.failed:
+        text = f"{counts.failed} of {counts.total} elements failed"
+        return JobStatus(JobState.FAILED, JobReason.ARRAY_ELEMENTS, text)
+    if counts.canceled:
+        text = f"{counts.canceled} of {counts.total} elements were canceled"
+        return JobStatus(JobState.CANCELED, JobReason.ARRAY_ELEMENTS, text)
+    return JobStatus(JobState.COMPLETED)
+
+
+def array_size(array: JobArray) -> int:
+    """Returns how many elements an array has."""
+    return len(array.indices)

@@ -1,0 +1,278 @@
+"""Moves what is so towards what is wanted: hands jobs to their engine, asks for their end, takes over what it sees.
+
+One server leads a resource at a time (a lease). Everything here may be repeated: after a crash, the next leader starts
+from the rows, and the engine finds jobs again by our ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from openfacility_server.events import EventHub
+from openfacility_server.jobs import lifecycle, observations
+from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, JobEngine, Observation, Refusal
+from openfacility_server.jobs.model import ArrayCounts, Job, JobReason, JobSpec, JobState, JobStatus
+from openfacility_server.jobs.steering import difference
+from openfacility_server.jobs.store import TOPIC, JobStore, Todo, Working
+from openfacility_server.storage import LeaseLost, ReadTx, Storage, StorageUnavailable, Tx
+from openfacility_server.storage.leases import Lease
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 200
+_RETRY_SECONDS = 1.0
+_SWEEP = timedelta(seconds=30)
+
+
+class Reconciler:
+    """Works for one compute resource, for as long as this server leads it."""
+
+    def __init__(
+        self, resource_id: str, engine: JobEngine, storage: Storage, store: JobStore, hub: EventHub, lease: Lease
+    ) -> None:
+        self._resource_id = resource_id
+        self._engine = engine
+        self._storage = storage
+        self._store = store
+        self._hub = hub
+        self._lease = lease
+
+    async def run(self) -> None:
+        """Leads the resource whenever it may, until cancelled."""
+        while True:
+            try:
+                if await self._lease.acquire():
+                    _log.info("leading", extra={"resource_id": self._resource_id})
+                    await self._lead()
+            except* (StorageUnavailable, EngineUnavailable, LeaseLost) as errors:
+                _log.warning("not leading: %s", errors.exceptions[0], extra={"resource_id": self._resource_id})
+            except* Exception as errors:  # noqa: BLE001 -- whatever it is, the jobs of this resource still need somebody
+                _log.error("leading failed; beginning anew", exc_info=errors, extra={"resource_id": self._resource_id})
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _lead(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_lease())
+                group.create_task(self._follow())
+                group.create_task(self._work())
+                group.create_task(self._sweep())
+        finally:
+            with contextlib.suppress(StorageUnavailable, LeaseLost):
+                await self._lease.release()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease.remaining.total_seconds() / 3)
+            await self._lease.renew()
+
+    # What the engine sees.
+
+    async def _follow(self) -> None:
+        async with contextlib.aclosing(self._engine.follow()) as seen:  # type: ignore[type-var]
+            async for batch in seen:
+                await self._apply(batch)
+
+    async def _sweep(self) -> None:
+        """Compares all unfinished jobs with the engine, at first and from time to time."""
+        missing: set[str] = set()
+        while True:
+            missing = await self._compare(missing)
+            await asyncio.sleep(_SWEEP.total_seconds())
+
+    async def _compare(self, missing_before: set[str]) -> set[str]:
+        """Takes over how all unfinished jobs stand; returns those that the engine does not know.
+
+        One that it did not know the time before either is lost: what was handed over is known at once.
+        """
+        missing: set[str] = set()
+        after = ""
+        while ids := await self._storage.read(self._unfinished_after(after)):
+            after = ids[-1]
+            seen = await self._engine.observe(ids)
+            await self._apply(seen)
+            missing.update(set(ids) - {observation.job_id for observation in seen})
+        lost = sorted(missing & missing_before)
+        now = datetime.now(UTC)
+        text = "the engine does not know this job any more; how it ended is not known"
+        await self._apply([Observation(job_id, "", JobState.FAILED, now, JobReason.LOST, text) for job_id in lost])
+        return missing
+
+    def _unfinished_after(self, after: str) -> Callable[[ReadTx], list[str]]:
+        return lambda tx: self._store.unfinished_ids(tx, self._resource_id, after, _BATCH)
+
+    async def _apply(self, seen: Sequence[Observation]) -> None:
+        for start in range(0, len(seen), _BATCH):
+            chunk = seen[start : start + _BATCH]
+            await self._persist(lambda tx, chunk=chunk: observations.apply(self._store, tx, chunk))
+
+    async def _persist(self, write: Callable[[Tx], None]) -> None:
+        """Writes, however long the database is away: an observation that an engine gave is not given again."""
+        while True:
+            try:
+                return await self._storage.write(write)
+            except StorageUnavailable as error:
+                _log.warning("database: %s; trying again", error, extra={"resource_id": self._resource_id})
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    # What callers want.
+
+    async def _work(self) -> None:
+        watcher = self._hub.watch(TOPIC, after=None, interest=frozenset({f"resource:{self._resource_id}"}))
+        try:
+            while True:
+                while await self._step():
+                    pass
+                await anext(watcher)
+        finally:
+            watcher.close()
+
+    async def _step(self) -> bool:
+        """Does what is to be done for some jobs; returns whether there may be more."""
+        open_ = await self._storage.read(lambda tx: self._store.with_todo(tx, self._resource_id, _BATCH))
+        steps: tuple[tuple[Callable[[Working], bool], Callable[[Sequence[Working]], Awaitable[None]]], ...] = (
+            (lambda w: bool(w.job.array_counts and w.todo & Todo.CANCEL), self._cancel_arrays),
+            (lambda w: bool(not w.job.array_counts and w.todo & Todo.CANCEL), self._cancel),
+            (lambda w: bool(w.todo & Todo.EXPAND and not w.todo & Todo.CANCEL), self._expand),
+            (lambda w: bool(w.todo & Todo.SUBMIT and not w.todo & Todo.CANCEL), self._submit),
+        )
+        for applies, act in steps:
+            chosen = [working for working in open_ if applies(working)]
+            if chosen:
+                await act(chosen)
+        return bool(open_)
+
+    async def _submit(self, chosen: Sequence[Working]) -> None:
+        jobs = [working.job for working in chosen]
+        scripts = await self._storage.read(
+            lambda tx: {key: self._store.script(tx, key) for key in {job.array_job_id or job.id for job in jobs}}
+        )
+        answers = await self._engine.submit([_engine_job(job, scripts[job.array_job_id or job.id]) for job in jobs])
+        handed_over = {job.id: job for job in jobs}
+
+        def effect(tx: Tx) -> list[Working]:
+            found = self._store.load(tx, list(handed_over))
+            now = datetime.now(UTC)
+            changes = [
+                (found[job.id], _handed_over(found[job.id].job, answer, now))
+                for job, answer in zip(jobs, answers, strict=True)
+            ]
+            observations.save(self._store, tx, changes)
+            self._store.set_todo(tx, handed_over, Todo.SUBMIT)
+            return [w for w in found.values() if w.job.spec != handed_over[w.job.id].spec]
+
+        for changed in await self._storage.write(effect):
+            await self._catch_up(handed_over[changed.job.id], changed.job)
+
+    async def _catch_up(self, handed_over: Job, stored: Job) -> None:
+        """Tells the engine what changed while the job was being handed over."""
+        if stored.spec.hold and not handed_over.spec.hold:
+            await self._engine.hold([stored.id], stored.status.reason)
+        if handed_over.spec.hold and not stored.spec.hold:
+            await self._engine.release([stored.id])
+        update = difference(handed_over.spec, stored.spec)
+        if update:
+            try:
+                await self._engine.update(stored.id, update)
+            except EngineError as error:
+                _log.warning("late update refused: %s", error, extra={"job_id": stored.id})
+
+    async def _cancel(self, chosen: Sequence[Working]) -> None:
+        """Asks the engine for the end of jobs. Those that it never got end here."""
+        by_reason: dict[int, list[str]] = {}
+        for working in chosen:
+            by_reason.setdefault(working.cancel_reason, []).append(working.job.id)
+        for reason, ids in by_reason.items():
+            await self._engine.cancel(ids, JobReason(reason))
+        ids = [working.job.id for working in chosen]
+        seen = await self._engine.observe(ids)
+        known = {observation.job_id for observation in seen}
+
+        def effect(tx: Tx) -> None:
+            observations.apply(self._store, tx, seen)
+            now = datetime.now(UTC)
+            never_got = [w for w in self._store.load(tx, ids).values() if w.todo & Todo.SUBMIT and w.job.id not in known]
+            changes = [
+                (w, lifecycle.moved(w.job, JobStatus(JobState.CANCELED, JobReason(w.cancel_reason)), now))
+                for w in never_got
+            ]
+            observations.save(self._store, tx, changes)
+            self._store.set_todo(tx, ids, Todo.CANCEL | Todo.SUBMIT)
+
+        await self._storage.write(effect)
+
+    async def _expand(self, chosen: Sequence[Working]) -> None:
+        """Makes the next elements of arrays, a bounded number at a time."""
+        for working in chosen:
+            await self._storage.write(lambda tx, job_id=working.job.id: self._make_elements(tx, job_id))
+
+    def _make_elements(self, tx: Tx, job_id: str) -> None:
+        found = self._store.load(tx, [job_id])[job_id]
+        array = found.job.spec.array
+        if array is None or found.todo & Todo.CANCEL:
+            return
+        now = datetime.now(UTC)
+        indices = array.indices[found.expanded : found.expanded + _BATCH]
+        for index in indices:
+            element = replace(lifecycle.element_of(found.job, index, now), revision=tx.revision())
+            self._store.insert(tx, Working(element, Todo.SUBMIT))
+        expanded = found.expanded + len(indices)
+        todo = found.todo if expanded < len(array.indices) else found.todo & ~Todo.EXPAND
+        self._store.set_expanded(tx, job_id, expanded, todo)
+
+    async def _cancel_arrays(self, chosen: Sequence[Working]) -> None:
+        for working in chosen:
+            while await self._storage.write(lambda tx, job_id=working.job.id: self._cancel_elements(tx, job_id)):
+                pass
+
+    def _cancel_elements(self, tx: Tx, job_id: str) -> bool:
+        """Asks for the end of some elements of an array; counts those never made as canceled. Returns whether more remain."""
+        found = self._store.load(tx, [job_id])[job_id]
+        self._give_up_unmade(tx, found)
+        ids = self._store.unfinished_elements(tx, job_id, not_canceled=True, limit=_BATCH)
+        elements = self._store.load(tx, ids).values()
+        observations.save(
+            self._store,
+            tx,
+            (
+                (replace(w, todo=w.todo | Todo.CANCEL, cancel_reason=found.cancel_reason), replace(w.job, cancel_requested=True))
+                for w in elements
+            ),
+        )
+        if len(ids) == _BATCH:
+            return True
+        self._store.set_todo(tx, [job_id], Todo.CANCEL)
+        return False
+
+    def _give_up_unmade(self, tx: Tx, found: Working) -> None:
+        counts, array = found.job.array_counts, found.job.spec.array
+        if counts is None or array is None or not found.todo & Todo.EXPAND:
+            return
+        unmade = len(array.indices) - found.expanded
+        left = ArrayCounts(
+            counts.total, counts.waiting - unmade, counts.active, counts.completed, counts.failed, counts.canceled + unmade
+        )
+        job = lifecycle.array_after(found.job, left, datetime.now(UTC))
+        observations.save(self._store, tx, [(replace(found, todo=found.todo & ~Todo.EXPAND), job)])
+
+
+def _engine_job(job: Job, script: str) -> EngineJob:
+    spec: JobSpec = replace(job.spec, script=script) if script else job.spec
+    return EngineJob(job.id, spec, job.owner, job.array_job_id, job.array_index)
+
+
+def _handed_over(job: Job, answer: str | Refusal, now: datetime) -> Job:
+    """Returns a job after the engine took or refused it; one that the engine told more of already stays as it is."""
+    if job.status.state != JobState.NEW:
+        return job
+    if isinstance(answer, Refusal):
+        return lifecycle.moved(job, JobStatus(JobState.FAILED, JobReason.REFUSED, answer.message), now)
+    status = JobStatus(JobState.QUEUED)
+    if job.spec.hold:
+        status = JobStatus(JobState.HELD, job.status.reason or JobReason.HELD_BY_OWNER)
+    return lifecycle.moved(replace(job, native_id=answer), status, now)

@@ -1,0 +1,291 @@
+"""Changing jobs that were submitted: hold, release, update, cancel.
+
+Hold, release and update are told to the engine first and stored as the engine then sees the job, so that nobody is told
+what is not so. A job that is just being handed over is stored with the change, and the reconciler, which compares what
+it handed over with what is stored, makes up for it. Cancellation is stored first and carried out by the reconciler,
+because it must happen even if this server dies at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from openfacility_server.auth.principal import Principal
+from openfacility_server.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Violation,
+)
+from openfacility_server.idempotency import Mutation, answered, mutate
+from openfacility_server.jobs import lifecycle, observations
+from openfacility_server.jobs.engines import EngineError, EngineUpdate, JobEngine
+from openfacility_server.jobs.filters import JobFilter, may_see, owner_seen_by
+from openfacility_server.jobs.model import Job, JobReason, JobSpec, JobState, JobStatus
+from openfacility_server.jobs.store import JobStore, Todo, Working
+from openfacility_server.storage import Storage, Tx
+
+_MAX_CANCELED = 10_000
+_CANCEL_CHUNK = 200
+
+# Paths that may change, each with the last state in which it may.
+UPDATABLE: Mapping[str, JobState] = {
+    "spec.name": JobState.CANCELED,
+    "spec.labels": JobState.CANCELED,
+    "spec.attributes.duration": JobState.ACTIVE,
+    "spec.attributes.queue_name": JobState.HELD,
+    "spec.attributes.account": JobState.HELD,
+    "spec.resources": JobState.HELD,
+}
+_OF_ARRAYS = {"spec.name", "spec.labels"}
+
+
+class Steering:
+    """Holds, releases, updates and cancels jobs."""
+
+    def __init__(self, storage: Storage, store: JobStore, engines: Mapping[str, JobEngine]) -> None:
+        self._storage = storage
+        self._store = store
+        self._engines = engines
+
+    async def hold(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
+        """Keeps a waiting job, or an array's waiting elements, from starting."""
+
+        async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
+            await engine.hold(ids, _hold_reason(principal, job))
+
+        def held(job: Job, now: datetime) -> Job:
+            reason = _hold_reason(principal, job)
+            if job.status.state == JobState.NEW and not job.array_counts:
+                return replace(job, spec=replace(job.spec, hold=True), status=JobStatus(JobState.NEW, reason))
+            return lifecycle.moved(job, JobStatus(JobState.HELD, reason), now)
+
+        return await self._steer(principal, job_id, wanted, act, held, "held")
+
+    async def release(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
+        """Lets a held job, or an array's held elements, start."""
+
+        async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
+            if job.status.reason == JobReason.HELD_BY_OPERATOR and not principal.staff:
+                text = f"an operator holds job {job_id}; ask them to release it"
+                raise PermissionDenied("HELD_BY_OPERATOR", text, {"job_id": job_id})
+            await engine.release(ids)
+
+        def released(job: Job, now: datetime) -> Job:
+            spec = replace(job.spec, hold=False)
+            if job.status.state == JobState.NEW:
+                return replace(job, spec=spec, status=JobStatus(JobState.NEW))
+            if job.status.state == JobState.HELD:
+                return lifecycle.moved(replace(job, spec=spec), JobStatus(JobState.QUEUED), now)
+            return job
+
+        return await self._steer(principal, job_id, wanted, act, released, "released")
+
+    async def _steer(
+        self,
+        principal: Principal,
+        job_id: str,
+        wanted: Mutation,
+        act: Callable[[Job, Sequence[str], JobEngine], Awaitable[None]],
+        change: Callable[[Job, datetime], Job],
+        verb: str,
+    ) -> bytes:
+        answer = await answered(self._storage, wanted)
+        if answer is not None:
+            return answer
+        job, ids = await self._with_elements(principal, job_id)
+        _require_waiting(job, verb)
+        engine = self._engine(job)
+        await act(job, ids, engine)
+        seen = await engine.observe(ids)
+
+        def effect(tx: Tx) -> bytes:
+            observations.apply(self._store, tx, seen)
+            now = datetime.now(UTC)
+            for found in self._store.load(tx, ids).values():
+                current = found.job
+                waiting = current.status.state <= JobState.HELD
+                if current.status.state == JobState.NEW or (current.array_counts and waiting):
+                    observations.save(self._store, tx, [(found, change(current, now))])
+            stored = self._store.load(tx, [job_id])[job_id]
+            _require_waiting(stored.job, verb)
+            return self._message(tx, job_id)
+
+        response = await mutate(self._storage, wanted, effect)
+        if any(state == JobState.NEW for state in (job.status.state,)):
+            await act(job, ids, engine)
+        return response
+
+    async def update(
+        self, principal: Principal, job_id: str, values: JobSpec, paths: Sequence[str], etag: str, wanted: Mutation
+    ) -> bytes:
+        """Changes fields of a job; ``paths`` are keys of ``UPDATABLE``."""
+        answer = await answered(self._storage, wanted)
+        if answer is not None:
+            return answer
+        job, _ = await self._with_elements(principal, job_id)
+        update = _engine_update(self._updated(job, values, paths, etag).spec, paths)
+        if update and job.status.state != JobState.NEW:
+            await self._update_engine(job, update)
+
+        def effect(tx: Tx) -> bytes:
+            found = self._store.load(tx, [job_id])[job_id]
+            observations.save(self._store, tx, [(found, self._updated(found.job, values, paths, etag))])
+            return self._message(tx, job_id)
+
+        response = await mutate(self._storage, wanted, effect)
+        if update and job.status.state == JobState.NEW:
+            current, _ = await self._with_elements(principal, job_id)
+            if current.status.state in (JobState.QUEUED, JobState.HELD, JobState.ACTIVE):
+                await self._update_engine(current, update)
+        return response
+
+    async def _update_engine(self, job: Job, update: EngineUpdate) -> None:
+        try:
+            await self._engine(job).update(job.id, update)
+        except EngineError as error:
+            raise FailedPrecondition("UPDATE_REFUSED", str(error), job.id) from error
+
+    def _updated(self, job: Job, values: JobSpec, paths: Sequence[str], etag: str) -> Job:
+        if etag and etag != job.etag:
+            text = f"job {job.id} has changed since you read it; get it again"
+            raise Aborted("ETAG_MISMATCH", text, {"job_id": job.id, "etag": job.etag})
+        spec = job.spec
+        for path in paths:
+            if job.array_counts and path not in _OF_ARRAYS:
+                text = f"of an array job only the name and the labels change; update {path} of its elements"
+                raise FailedPrecondition("ARRAY_JOB", text, job.id, {"job_id": job.id, "path": path})
+            if job.status.state > UPDATABLE[path]:
+                raise _state_forbids(job, f"changed in {path}")
+            spec = _copied(spec, values, path)
+        problems = self._engine(job).check(spec) if spec != job.spec else ()
+        if problems:
+            violations = [Violation(f"job.spec.{p.field}", p.description, "RESOURCE_CANNOT") for p in problems]
+            raise InvalidArgument(violations)
+        return replace(job, spec=spec)
+
+    async def cancel(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
+        """Asks for the end of a job, or of all of an array's elements."""
+
+        def effect(tx: Tx) -> bytes:
+            found = self._store.load(tx, [job_id]).get(job_id)
+            if found is None or not may_see(principal, found.job.owner):
+                raise NotFound("job", job_id)
+            state = found.job.status.state
+            if state.final and state != JobState.CANCELED:
+                raise _state_forbids(found.job, "canceled")
+            self._ask_end(tx, found, principal)
+            return self._message(tx, job_id)
+
+        return await mutate(self._storage, wanted, effect)
+
+    async def cancel_matching(
+        self, principal: Principal, filter_: JobFilter, wanted: Mutation, respond: Callable[[Sequence[str]], bytes]
+    ) -> bytes:
+        """Asks for the end of unfinished jobs that match; returns ``respond`` of their ids."""
+        answer = await answered(self._storage, wanted)
+        if answer is not None:
+            return answer
+        owner = owner_seen_by(principal)
+        ids = await self._storage.read(lambda tx: self._store.matching_ids(tx, filter_, owner, _MAX_CANCELED))
+        asked: list[str] = []
+        for start in range(0, len(ids), _CANCEL_CHUNK):
+            asked += await self._ask_ends(ids[start : start + _CANCEL_CHUNK], principal)
+        return await mutate(self._storage, wanted, lambda tx: respond(asked))
+
+    async def _ask_ends(self, job_ids: Sequence[str], principal: Principal) -> list[str]:
+        def effect(tx: Tx) -> list[str]:
+            found = self._store.load(tx, job_ids).values()
+            return [working.job.id for working in found if self._ask_end(tx, working, principal)]
+
+        return await self._storage.write(effect)
+
+    def _ask_end(self, tx: Tx, found: Working, principal: Principal) -> bool:
+        """Marks a job for cancellation; returns whether it was not marked or ended before."""
+        job = found.job
+        if job.status.state.final or job.cancel_requested:
+            return False
+        own = job.owner == principal.username
+        reason = JobReason.CANCELED_BY_OWNER if own else JobReason.CANCELED_BY_OPERATOR
+        marked = replace(found, todo=found.todo | Todo.CANCEL, cancel_reason=int(reason))
+        observations.save(self._store, tx, [(marked, replace(job, cancel_requested=True))])
+        return True
+
+    def _engine(self, job: Job) -> JobEngine:
+        engine = self._engines.get(job.resource_id)
+        if engine is None:
+            text = f"the resource {job.resource_id} of job {job.id} is no longer configured"
+            raise FailedPrecondition("RESOURCE_GONE", text, job.id, {"job_id": job.id, "resource_id": job.resource_id})
+        return engine
+
+    def _message(self, tx: Tx, job_id: str) -> bytes:
+        stored = self._store.stored(tx, job_id)
+        if stored is None:
+            raise NotFound("job", job_id)
+        return stored.message
+
+    async def _with_elements(self, principal: Principal, job_id: str) -> tuple[Job, list[str]]:
+        """Returns a job, and its id followed by those of its unfinished elements."""
+        found = (await self._storage.read(lambda tx: self._store.load(tx, [job_id]))).get(job_id)
+        if found is None or not may_see(principal, found.job.owner):
+            raise NotFound("job", job_id)
+        if not found.job.array_counts:
+            return found.job, [job_id]
+        elements = await self._storage.read(lambda tx: self._store.unfinished_elements(tx, job_id))
+        return found.job, [job_id, *elements]
+
+
+def _hold_reason(principal: Principal, job: Job) -> JobReason:
+    own = job.owner == principal.username
+    return JobReason.HELD_BY_OWNER if own or not principal.staff else JobReason.HELD_BY_OPERATOR
+
+
+def _require_waiting(job: Job, verb: str) -> None:
+    waits = job.array_counts.waiting > 0 if job.array_counts else job.status.state <= JobState.HELD
+    if not waits:
+        raise _state_forbids(job, verb)
+
+
+def _state_forbids(job: Job, verb: str) -> FailedPrecondition:
+    state = job.status.state.name
+    text = f"job {job.id} is {state} and cannot be {verb} any more"
+    return FailedPrecondition("JOB_STATE", text, job.id, {"job_id": job.id, "state": state})
+
+
+def _copied(spec: JobSpec, values: JobSpec, path: str) -> JobSpec:
+    """Returns a spec with the value that another one has at ``path``."""
+    _, _, field = path.partition(".")
+    outer, _, inner = field.partition(".")
+    if not inner:
+        return replace(spec, **{outer: getattr(values, outer)})
+    part = replace(getattr(spec, outer), **{inner: getattr(getattr(values, outer), inner)})
+    return replace(spec, **{outer: part})
+
+
+def _engine_update(spec: JobSpec, paths: Sequence[str]) -> EngineUpdate | None:
+    """Returns what an engine has to know of an update, None when nothing."""
+    update = EngineUpdate(
+        name=spec.name if "spec.name" in paths else None,
+        duration=spec.attributes.duration if "spec.attributes.duration" in paths else None,
+        queue_name=spec.attributes.queue_name if "spec.attributes.queue_name" in paths else None,
+        account=spec.attributes.account if "spec.attributes.account" in paths else None,
+        resources=spec.resources if "spec.resources" in paths else None,
+    )
+    return None if update == EngineUpdate() else update
+
+
+def difference(handed_over: JobSpec, stored: JobSpec) -> EngineUpdate | None:
+    """Returns what an engine has to know of a change that was stored while the job was being handed over."""
+    old, new = handed_over, stored
+    update = EngineUpdate(
+        name=new.name if new.name != old.name else None,
+        duration=new.attributes.duration if new.attributes.duration != old.attributes.duration else None,
+        queue_name=new.attributes.queue_name if new.attributes.queue_name != old.attributes.queue_name else None,
+        account=new.attributes.account if new.attributes.account != old.attributes.account else None,
+        resources=new.resources if new.resources != old.resources else None,
+    )
+    return None if update == EngineUpdate() else update
