@@ -25,6 +25,7 @@ from openfacility_server.storage.errors import (
     StorageError,
     StorageUnavailable,
 )
+from openfacility_server.storage.leases import Lease
 from openfacility_server.storage.migrations import Migration, Migrations, MigrationStep
 from openfacility_server.storage.sql import compile_sql
 from openfacility_server.storage.store import Storage
@@ -32,6 +33,7 @@ from openfacility_server.storage.tx import ReadTx, Tx
 
 __all__ = [
     "IntegrityError",
+    "Lease",
     "LeaseLost",
     "Migration",
     "MigrationStep",

@@ -64,6 +64,7 @@ class PostgresSession(Session):
         except psycopg.Error as error:
             raise StorageUnavailable(f"cannot connect to {backend.shown}: {error}") from error
         self._shown = backend.shown
+        self._marked = False
         self.database = _BoundDatabase(self)
 
     @property
@@ -96,6 +97,7 @@ class PostgresSession(Session):
         try:
             # Both in one round trip. READ COMMITTED: once the lock is ours, each statement sees all that is committed.
             cursor = self._connection.execute(_BEGIN_WRITE, prepare=False)
+            self._marked = False
             cursor.nextset()
             row = cursor.fetchone()
         except psycopg.Error as error:
@@ -125,6 +127,16 @@ class PostgresSession(Session):
                 cursor.execute("COMMIT")
         except psycopg.Error as error:
             raise self.translate(error) from error
+
+    def mark(self) -> None:
+        try:
+            # One round trip for the end of the write before and the beginning of this one.
+            self._connection.execute(
+                "RELEASE SAVEPOINT one; SAVEPOINT one" if self._marked else "SAVEPOINT one", prepare=False
+            )
+        except psycopg.Error as error:
+            raise self.translate(error) from error
+        self._marked = True
 
     def rollback(self) -> None:
         # A connection that cannot roll back is broken, and psycopg knows it.

@@ -73,6 +73,14 @@ class Session(ABC):
     def commit(self, events: Sequence[Row] = (), counter: Counter | None = None) -> None:
         """Stores `events` and the changed `counter`, and commits. On an error nothing is known to be committed."""
 
+    def mark(self) -> None:
+        """Begins the next write of a group: what was done before it stands, `undo` comes back to here."""
+        self.execute("SAVEPOINT one")
+
+    def undo(self) -> None:
+        """Undoes what was done since `mark`."""
+        self.execute("ROLLBACK TO SAVEPOINT one")
+
     @abstractmethod
     def rollback(self) -> None:
         """Ends the transaction without its changes. Never raises."""

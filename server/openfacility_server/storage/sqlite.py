@@ -63,6 +63,7 @@ class SqliteSession(Session):
     def __init__(self, backend: SqliteBackend, *, writer: bool, timeout_s: float) -> None:
         self._backend = backend
         self._broken = False
+        self._marked = False
         self._identity = backend.identity
         self._timeout_s = timeout_s
         try:
@@ -120,6 +121,7 @@ class SqliteSession(Session):
         if self._backend.check_moved():
             self._broken = True
             raise StorageUnavailable(f"the database file {self._backend.path} was moved, removed or replaced")
+        self._marked = False
         self.execute("BEGIN IMMEDIATE")
         return None
 
@@ -139,6 +141,13 @@ class SqliteSession(Session):
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self.translate(error) from error
+
+    def mark(self) -> None:
+        # Savepoints of one name nest; left open, they would pile up until the commit.
+        if self._marked:
+            self.execute("RELEASE SAVEPOINT one")
+        self.execute("SAVEPOINT one")
+        self._marked = True
 
     def rollback(self) -> None:
         try:

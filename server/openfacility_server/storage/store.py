@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,18 @@ READERS = 4
 """Threads that read, each with a connection of its own."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Counts since the storage was opened; for metrics."""
+
+    writes: int
+    """Write functions that were committed or that raised."""
+    commits: int
+    """Transactions that they took."""
+    waiting: int
+    """Write functions that wait now."""
 
 
 class Storage:
@@ -75,6 +88,10 @@ class Storage:
     def backend(self) -> Backend:
         """How connections are made; for the log's wake-ups."""
         return self._backend
+
+    def statistics(self) -> Statistics:
+        """What this process has written so far."""
+        return Statistics(self._writer.writes, self._writer.groups, self._writer.waiting)
 
     async def start(self, migrations: Migrations | None = None) -> None:
         """Brings the schema up to date: the storage's own tables, then `migrations` in their order.

@@ -99,6 +99,11 @@ class Writer:
         if self._session:
             self._session.close()
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return len(self._queue)
+
     def on_writer_thread(self) -> bool:
         """Whether the caller is a write function: waiting for another write there would never end."""
         return threading.get_ident() == self._thread
@@ -160,17 +165,13 @@ class Writer:
                 index += 1
                 if not work.future.cancelled():
                     mark = group.mark()
-                    session.execute("SAVEPOINT one")
+                    session.mark()
                     outcome = _run(work, Tx(group))
-                    if outcome.error is None:
-                        session.execute("RELEASE SAVEPOINT one")
-                    elif isinstance(outcome.error, StorageUnavailable):
+                    if isinstance(outcome.error, StorageUnavailable):
                         session.rollback()
                         return None
-                    else:
-                        # Both, or the savepoint would stay open on SQLite.
-                        session.execute("ROLLBACK TO SAVEPOINT one")
-                        session.execute("RELEASE SAVEPOINT one")
+                    if outcome.error is not None:
+                        session.undo()
                         group.reset(mark)
                     if isinstance(outcome.error, Retry):
                         again.append(work)
