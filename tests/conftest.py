@@ -1,0 +1,19 @@
+"""Options and plugins of all tests."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.engines.postgres"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("openfacility", "a running server to test (tests/service); without, the tests start one")
+    group.addoption("--address", metavar="HOST:PORT", help="gRPC address of a running server")
+    for who, what in (
+        ("", "a user's token"),
+        ("other-", "a second user's token"),
+        ("operator-", "an operator's token"),
+    ):
+        variable = f"OPENFACILITY_TEST_{who.upper().replace('-', '_')}TOKEN"
+        group.addoption(f"--{who}token", metavar="TOKEN", help=f"{what} (default: ${variable})")
