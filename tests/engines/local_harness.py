@@ -1,0 +1,178 @@
+"""What the tests of the local engine share: an engine that is followed, and jobs made of small shell scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shlex
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from openfacility_server.jobs.engines import EngineJob, Observation
+from openfacility_server.jobs.engines.local import LocalEngine, LocalSettings
+from openfacility_server.jobs.model import JobReason, JobSpec, JobState
+
+DEADLINE = 60.0
+
+_numbers = itertools.count(1)
+
+
+def settings_in(directory: Path, **values: Any) -> LocalSettings:
+    """Settings of a small resource with its spool under a directory."""
+    defaults: dict[str, Any] = {
+        "resource_id": "laptop",
+        "spool": directory / "spool",
+        "cores": 4,
+        "kill_grace": timedelta(seconds=1),
+    }
+    return LocalSettings(**(defaults | values))
+
+
+def new_id() -> str:
+    """An id that no other job of this test run has."""
+    return f"t{os.getpid()}x{next(_numbers)}"
+
+
+def shell(script: str, **values: Any) -> JobSpec:
+    """A job that runs a line of shell."""
+    return JobSpec(executable="/bin/sh", arguments=("-c", script), **values)
+
+
+def waits_for(path: Path, then: str = "exit 0") -> str:
+    """Shell that waits until a file is there."""
+    return f"while [ ! -e {shlex.quote(str(path))} ]; do sleep 0.02; done; {then}"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (and is not merely unburied)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] not in b"ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until(condition: Callable[[], Any], what: str = "condition") -> Any:
+    """Waits until something holds, and returns it."""
+    async with asyncio.timeout(DEADLINE):
+        while not (value := condition()):
+            await asyncio.sleep(0.01)
+    assert value, what
+    return value
+
+
+async def numbers_in(path: Path, count: int = 1) -> list[int]:
+    """Waits for a file of process numbers."""
+    return await until(
+        lambda: (
+            found if path.exists() and len(found := [int(word) for word in path.read_text().split()]) >= count else None
+        )
+    )
+
+
+class Followed:
+    """An engine, and all that its `follow` has told."""
+
+    def __init__(self, settings: LocalSettings) -> None:
+        self.settings = settings
+        self.engine = LocalEngine(settings)
+        self.seen: list[Observation] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Self:
+        await self.engine.open()
+        self._task = asyncio.create_task(self._follow())
+        return self
+
+    async def _follow(self) -> None:
+        async for batch in self.engine.follow():
+            self.seen.extend(batch)
+            self._changed.set()
+
+    async def stop(self) -> None:
+        """Stops following, as a server that is stopped; jobs run on."""
+        assert self._task is not None
+        await self.engine.close()
+        await self._task
+
+    async def clear_away(self) -> None:
+        """Ends every job."""
+        await self.engine.cancel(sorted(os.listdir(self.settings.spool / "active")), JobReason.CANCELED_BY_OPERATOR)
+        await until(lambda: not os.listdir(self.settings.spool / "active"), "no active jobs")
+
+    async def submit(self, spec: JobSpec, job_id: str = "", **values: Any) -> str:
+        job = EngineJob(job_id or new_id(), spec, "me", **values)
+        answers = await self.engine.submit([job])
+        assert list(answers) == [job.id]
+        return job.id
+
+    async def submit_array(self, spec: JobSpec, array_id: str = "") -> list[str]:
+        assert spec.array is not None
+        array_id = array_id or new_id()
+        jobs = [EngineJob(f"{array_id}_{i}", spec, "me", array_id, i) for i in spec.array.indices]
+        assert list(await self.engine.submit(jobs)) == [job.id for job in jobs]
+        return [job.id for job in jobs]
+
+    def of(self, job_id: str) -> list[Observation]:
+        return [observation for observation in self.seen if observation.job_id == job_id]
+
+    def ends(self) -> list[Observation]:
+        return [observation for observation in self.seen if observation.state.final]
+
+    async def saw(self, job_id: str, state: JobState, reason: JobReason | None = None) -> Observation:
+        """Waits for an observation."""
+
+        def found() -> Observation | None:
+            for observation in self.of(job_id):
+                if observation.state is state and reason in (None, observation.reason):
+                    return observation
+            return None
+
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while (observation := found()) is None:
+                    assert self._task is not None
+                    if self._task.done():
+                        self._task.result()
+                        raise AssertionError("no longer followed")
+                    self._changed.clear()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1):
+                            await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{job_id} was never {state.name}: {self.of(job_id)}") from None
+        return observation
+
+    async def end_of(self, job_id: str) -> Observation:
+        """Waits for a job's end."""
+        await until(lambda: any(o.state.final for o in self.of(job_id)), f"end of {job_id}")
+        return next(o for o in self.of(job_id) if o.state.final)
+
+    async def ends_of(self, job_ids: Sequence[str]) -> list[Observation]:
+        """Waits for the ends of jobs, in their order."""
+        wanted = set(job_ids)
+        await until(lambda: wanted <= {o.job_id for o in self.ends()}, "all ends")
+        by_id = {o.job_id: o for o in self.ends()}
+        return [by_id[job_id] for job_id in job_ids]
+
+    async def run(self, spec: JobSpec) -> Observation:
+        """Submits a job and waits for its end."""
+        return await self.end_of(await self.submit(spec))
+
+    def output(self, job_id: str, name: str = "stdout") -> str:
+        return (self.settings.spool / "jobs" / job_id / name).read_text()
+
+
+@asynccontextmanager
+async def followed(directory: Path, **values: Any) -> AsyncIterator[Followed]:
+    """A followed engine that leaves no process behind."""
+    facility = await Followed(settings_in(directory, **values)).start()
+    try:
+        yield facility
+    finally:
+        await facility.clear_away()
+        await facility.stop()
