@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="openfacility-server", description="The server of a research computing facility.")
+    parser = argparse.ArgumentParser(
+        prog="openfacility-server", description="The server of a research computing facility."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve until SIGTERM or SIGINT")
     serve.add_argument("config", type=Path, help="configuration file")
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     envoy.set_defaults(run=_envoy_config)
     demo = commands.add_parser("demo", help="make a small facility in a directory, and serve it together with Envoy")
     demo.add_argument("--directory", type=Path, default=Path("var"), help="state (default: ./var)")
+    demo.add_argument("--json", default="127.0.0.1:8080", help="where Envoy listens (default: %(default)s)")
     demo.set_defaults(run=_demo)
     return parser
 
@@ -76,14 +79,18 @@ def _default(_: argparse.Namespace) -> int:
 def _envoy_config(options: argparse.Namespace) -> int:
     from openfacility_server import edge  # noqa: PLC0415
 
-    print(edge.rendered(configuration.load(options.config), options.listen), end="")
+    config = configuration.load(options.config)
+    try:
+        print(edge.render(edge.settings(config, listen=options.listen)), end="")
+    except edge.EnvoyError as error:
+        raise ConfigError(str(error)) from error
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
     from openfacility_server import demo  # noqa: PLC0415
 
-    return demo.run(options.directory)
+    return demo.run(options.directory, options.json)
 
 
 if __name__ == "__main__":

@@ -132,16 +132,14 @@ class App:
         self._chain = self._make_chain(access_log, tracing)
         self._servicer = await self._make_jobs()
         self._grpc = self._make_grpc()
-        self._http = HttpServer(
-            self._http_deps(), listen=config.http.listen, unix_socket=config.http.unix_socket
-        )
+        self._http = HttpServer(self._http_deps(), listen=config.http.listen, unix_socket=config.http.unix_socket)
         await self._http.start()
         undo.push_async_callback(self._http.stop, config.shutdown.grace.total_seconds())
         await self._grpc.start()
         undo.push_async_callback(self._stop_grpc)
 
     async def stop(self) -> None:
-        """Stops in the order that loses nothing: tell, drain, end watches, end calls, let go of engines and database."""
+        """Stops in the order that loses nothing: tell, drain, end watches and calls, let go of engines and database."""
         await self._health.stop()
         await asyncio.sleep(self.config.shutdown.drain.total_seconds())
         await self._hub.stop()
@@ -204,9 +202,7 @@ class App:
         )
 
     def _http_health(self) -> Health:
-        components = {
-            name: "ok" if component.up else "down" for name, component in self._health.components().items()
-        }
+        components = {name: "ok" if component.up else "down" for name, component in self._health.components().items()}
         return Health(ready=self._health.serving, components=components)
 
     def _watch(self, rpc: str, request: Message, metadata: Sequence[tuple[str, str]]) -> AsyncIterator[bytes]:

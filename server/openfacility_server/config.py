@@ -31,9 +31,7 @@ from pydantic import (
 
 Role = Literal["anonymous", "user", "operator", "admin"]
 # Only signatures by a private key: an issuer's public keys must never serve as an HMAC secret.
-Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"
-]
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 
 
 class ConfigError(Exception):
@@ -187,9 +185,7 @@ class Issuer(Section):
     issuer: str
     audience: str = Field(min_length=1)
     jwks_uri: str | None = None
-    algorithms: tuple[Algorithm, ...] = Field(
-        default=("RS256", "ES256", "PS256", "EdDSA", "Ed25519"), min_length=1
-    )
+    algorithms: tuple[Algorithm, ...] = Field(default=("RS256", "ES256", "PS256", "EdDSA", "Ed25519"), min_length=1)
     username_claim: str = Field(default="preferred_username", min_length=1)
     username_prefix: str = Field(default="", max_length=100)
     groups_claim: str = Field(default="groups", min_length=1)
@@ -309,7 +305,7 @@ class Config(Section):
     """The whole configuration."""
 
     facility: Facility = Facility()
-    state: State = Field(default_factory=dict, validate_default=True)  # type: ignore[assignment]
+    state: State = Field(default_factory=dict, validate_default=True)
     grpc: Grpc = Grpc()
     http: Http = Http()
     auth: Auth = Auth()

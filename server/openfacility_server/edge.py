@@ -103,6 +103,11 @@ def render(chosen: envoy_config.Settings) -> str:
     return envoy_config.render(FileDescriptorSet.FromString(bindings.descriptor_bytes()), chosen)
 
 
+def rendered(config: Config, listen: str) -> str:
+    """Returns Envoy's configuration for a server's. Raises EnvoyError."""
+    return render(settings(config, listen=listen))
+
+
 class Envoy:
     """An Envoy as a child process."""
 

@@ -53,7 +53,10 @@ class InvalidArgument(Error):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     def __init__(
-        self, violations: Sequence[Violation], reason: str = "INVALID_FIELD", text: str = "",
+        self,
+        violations: Sequence[Violation],
+        reason: str = "INVALID_FIELD",
+        text: str = "",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         shown = violations[:_MAX_VIOLATIONS]
@@ -102,9 +105,7 @@ class NotFound(Error):
 
     def details(self) -> Sequence[message.Message]:
         return (
-            error_details_pb2.ResourceInfo(
-                resource_type=self.kind, resource_name=self.name, description=self.text
-            ),
+            error_details_pb2.ResourceInfo(resource_type=self.kind, resource_name=self.name, description=self.text),
         )
 
 
@@ -113,9 +114,7 @@ class FailedPrecondition(Error):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
-    def __init__(
-        self, reason: str, text: str, subject: str = "", metadata: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, reason: str, text: str, subject: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(reason, text, metadata)
         self.subject = subject
 
@@ -171,7 +170,8 @@ class DeadlineExceeded(Error):
     def __init__(self) -> None:
         super().__init__(
             "DEADLINE_EXCEEDED",
-            "the time given for the call ran out; a change may or may not have been made: repeat it with the same request_id",
+            "the time given for the call ran out; a change may or may not have been made: "
+            "repeat it with the same request_id",
         )
 
 

@@ -1,7 +1,7 @@
 """Health: what works, asked again and again, told as ``grpc.health.v1`` and to HTTP probes.
 
-Overall (``""``) is NOT_SERVING when the database is away or the server is stopping: send this server no calls. A service
-is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers.
+Overall (``""``) is NOT_SERVING when the database is away or the server is stopping: send this server no calls. A
+service is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class HealthMonitor:
             up = message is None
             known = self._components.get(name)
             if known is None or known.up != up:
-                _log.log(logging.INFO if up else logging.ERROR, "%s is %s%s", name, "up" if up else "down: ", message or "")
+                _log.log(
+                    logging.INFO if up else logging.ERROR, "%s is %s%s", name, "up" if up else "down: ", message or ""
+                )
                 self._components[name] = Component(up, datetime.now(UTC), message or "")
             self._gauge.labels(name).set(up)
         if not self._stopping:

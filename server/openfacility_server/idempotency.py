@@ -51,6 +51,4 @@ async def answered(storage: Storage, wanted: Mutation) -> bytes | None:
     """Returns the response that a mutation had before, or None; for mutations that talk to an engine first."""
     if not wanted.request_id:
         return None
-    return await storage.read(
-        lambda tx: tx.replay(wanted.username, wanted.method, wanted.request_id, wanted.digest)
-    )
+    return await storage.write(lambda tx: tx.replay(wanted.username, wanted.method, wanted.request_id, wanted.digest))

@@ -43,7 +43,7 @@ class Pager:
         return self._fernet.encrypt(json.dumps(content).encode()).decode()
 
     def open(self, token: str, query: bytes, username: str) -> Position:
-        """Returns the position of a token. Raises InvalidArgument when it is not of this query and caller, or too old."""
+        """Returns a token's position. Raises InvalidArgument when it is not of this query and caller, or too old."""
         try:
             content = json.loads(self._fernet.decrypt(token.encode(), ttl=_LIFETIME_SECONDS))
         except InvalidToken:

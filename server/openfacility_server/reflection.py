@@ -1,7 +1,7 @@
 """Server reflection, under both of its names.
 
-grpcurl and every other Go client ask for ``grpc.reflection.v1`` first; Python's package serves ``v1alpha`` only. The two
-differ in nothing but the package's name, so one servicer answers both.
+grpcurl and every other Go client ask for ``grpc.reflection.v1`` first; Python's package serves ``v1alpha`` only. The
+two differ in nothing but the package's name, so one servicer answers both.
 """
 
 from __future__ import annotations

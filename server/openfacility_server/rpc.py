@@ -45,7 +45,7 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> Method:
 
 
 def _error_response(method: MethodDescriptor) -> Callable[[status_pb2.Status], message.Message] | None:
-    """Streams say over JSON what ended them in a last message with ``error``, because HTTP/1 has no status after the body."""
+    """Streams say over JSON what ended them in a last message with ``error``: HTTP/1 has no status after the body."""
     if "error" not in method.output_type.fields_by_name:
         return None
     response_class = message_factory.GetMessageClass(method.output_type)

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from openfacility_server.app import App
 from openfacility_server.config import Config
+from openfacility_server.jobs.engines import EngineUnavailable
 from openfacility_server.storage import StorageError
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ async def serve(
     app = App(config, _span_processor(config))
     try:
         await app.start()
-    except (StorageError, OSError, RuntimeError, ValueError) as error:
+    except (StorageError, EngineUnavailable, OSError, RuntimeError, ValueError) as error:
         _log.error("cannot start: %s", error)
         return 1
     try:

@@ -2,8 +2,8 @@
 
 request id > tracing > access log and metrics > error mapping > authentication > authorization > limits > validation.
 
-It is one interceptor rather than eight: grpc-interceptor wraps a handler once for each, and eight wrappers would cost as
-much as the call itself. Each stage is a module of this package, and ``Chain`` is where their order stands.
+It is one interceptor rather than eight: grpc-interceptor wraps a handler once for each, and eight wrappers would cost
+as much as the call itself. Each stage is a module of this package, and ``Chain`` is where their order stands.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class Chain(AsyncServerInterceptor):
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._methods = dict(stages.methods)
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wraps each method's handler once, not once a call."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
-            handler = await super().intercept_service(continuation, handler_call_details)
+            handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]
             if handler is not None:
                 self._handlers[handler_call_details.method] = handler
         return handler
@@ -147,10 +147,8 @@ class Chain(AsyncServerInterceptor):
             async for response in responses:
                 yield encode(response)
 
-    async def _observed_stream(
-        self, method: Any, request: Any, context: Any, call: Call
-    ) -> AsyncGenerator[Any, None]:
-        """Yields a stream's responses, with its span, log line and metrics. Raises Error, or cancellation as it came."""
+    async def _observed_stream(self, method: Any, request: Any, context: Any, call: Call) -> AsyncGenerator[Any, None]:
+        """Yields a stream's responses, with its span, log line and metrics. Raises Error; cancellation as it came."""
         stages = self._stages
         span = stages.tracing.start(call)
         stages.access_log.open_stream(call.method)
@@ -174,10 +172,8 @@ class Chain(AsyncServerInterceptor):
             stages.access_log.close_stream(call.method)
             self._finish(call, code, reason, span, sent)
 
-    async def _admitted_stream(
-        self, handler: Any, request: Any, context: Any, call: Call
-    ) -> AsyncGenerator[Any, None]:
-        """Yields what a streaming handler yields, once the call has been admitted. Raises Error; ends with the credentials."""
+    async def _admitted_stream(self, handler: Any, request: Any, context: Any, call: Call) -> AsyncGenerator[Any, None]:
+        """Yields what a handler yields, once the call has been admitted. Raises Error; ends with the credentials."""
         await self.admit(call, request)
         with self._stages.limiter.stream(call):
             if isinstance(request, Message):
@@ -205,7 +201,7 @@ class Chain(AsyncServerInterceptor):
         if isinstance(failure, TimeoutError):
             return DeadlineExceeded()
         if isinstance(failure, asyncio.CancelledError):
-            # A cancellation of this very call ends it; one that leaked out of inner work would leave the caller waiting.
+            # A cancellation of this very call ends it; one that leaked out of inner work would leave the caller hanging.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 return None

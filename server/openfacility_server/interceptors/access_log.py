@@ -32,7 +32,10 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._calls = Counter("openfacility_grpc_calls", "Calls served", ["method", "code"], registry=registry)
         self._seconds = Histogram(
-            "openfacility_grpc_call_seconds", "Time to serve a unary call", ["method"], registry=registry,
+            "openfacility_grpc_call_seconds",
+            "Time to serve a unary call",
+            ["method"],
+            registry=registry,
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
         self._open = Gauge("openfacility_grpc_open_streams", "Streams open now", ["method"], registry=registry)

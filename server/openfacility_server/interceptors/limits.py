@@ -1,4 +1,4 @@
-"""Bounds on what is at work at once: separate budgets for unary calls and streams, and one for each caller's streams."""
+"""Bounds on what is at work at once: budgets for unary calls, for streams, and for each caller's streams."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Limiter:
             if self._per_caller[caller] >= self._limits.streams_per_caller:
                 raise ResourceExhausted(
                     "TOO_MANY_STREAMS_OF_CALLER",
-                    f"you have {self._limits.streams_per_caller} streams open, the most one caller may have; close some",
+                    f"you have {self._limits.streams_per_caller} streams open, the most you may have; close some",
                     _RETRY,
                     {"limit": str(self._limits.streams_per_caller)},
                 )

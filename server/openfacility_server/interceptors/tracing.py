@@ -1,7 +1,8 @@
 """Traces: the sampling decision comes first, so that a call that is not traced costs next to nothing.
 
-The ready-made OpenTelemetry server interceptor does its work before it asks the sampler and mistakes several outcomes for
-OK, so the server makes its spans itself, through OpenTelemetry's public interface. The clients use the ready-made one.
+The ready-made OpenTelemetry server interceptor does its work before it asks the sampler and mistakes several outcomes
+for OK, so the server makes its spans itself, through OpenTelemetry's public interface. The clients use the ready-made
+one.
 """
 
 from __future__ import annotations
@@ -70,4 +71,4 @@ class Tracing:
             return False
         if len(call.traceparent) == 55:
             return call.traceparent[-1] in "13579bdf"
-        return random.random() < self._ratio  # noqa: S311 -- sampling, not a secret
+        return random.random() < self._ratio

@@ -13,12 +13,27 @@ from openfacility_server.jobs import model
 from openfacility_server.jobs.filters import JobFilter
 
 _RESOURCE_FIELDS = (
-    "node_count", "process_count", "processes_per_node", "cpu_cores_per_process", "gpu_cores_per_process",
-    "exclusive_node_use", "memory",
+    "node_count",
+    "process_count",
+    "processes_per_node",
+    "cpu_cores_per_process",
+    "gpu_cores_per_process",
+    "exclusive_node_use",
+    "memory",
 )
 _PLAIN_SPEC_FIELDS = (
-    "name", "executable", "script", "script_path", "directory", "stdin_path", "stdout_path", "stderr_path", "pre_launch",
-    "post_launch", "launcher", "hold",
+    "name",
+    "executable",
+    "script",
+    "script_path",
+    "directory",
+    "stdin_path",
+    "stdout_path",
+    "stderr_path",
+    "pre_launch",
+    "post_launch",
+    "launcher",
+    "hold",
 )
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -65,7 +80,7 @@ def spec_from_pb(pb: job_pb2.JobSpec) -> model.JobSpec:
 
 def resources_from_pb(pb: job_pb2.ResourceSpec) -> model.ResourceSpec:
     """Returns what a job asks for; fields that are not set are None."""
-    return model.ResourceSpec(**{name: getattr(pb, name) for name in _RESOURCE_FIELDS if pb.HasField(name)})  # type: ignore[arg-type]
+    return model.ResourceSpec(**{name: getattr(pb, name) for name in _RESOURCE_FIELDS if pb.HasField(name)})
 
 
 def _attributes_from_pb(pb: job_pb2.JobAttributes) -> model.JobAttributes:
@@ -179,8 +194,12 @@ def job_to_pb(job: model.Job) -> job_pb2.Job:
         counts = job.array_counts
         pb.array_counts.CopyFrom(
             job_pb2.ArrayCounts(
-                total=counts.total, waiting=counts.waiting, active=counts.active, completed=counts.completed,
-                failed=counts.failed, canceled=counts.canceled,
+                total=counts.total,
+                waiting=counts.waiting,
+                active=counts.active,
+                completed=counts.completed,
+                failed=counts.failed,
+                canceled=counts.canceled,
             )
         )
     return pb

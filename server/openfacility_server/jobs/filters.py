@@ -54,7 +54,7 @@ class JobFilter:
 def attributes_of(job: Job, before: Job | None) -> dict[str, Any]:
     """Returns what the filters look at, as it is kept with a change in the event log.
 
-    ``before`` is the job before the change: its state, name and labels are kept too, so that a watcher sees a job leave.
+    ``before`` is the job before the change: its state, name and labels are kept too, so that one sees a job leave.
     """
     attributes: dict[str, Any] = {
         "id": job.id,

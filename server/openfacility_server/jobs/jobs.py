@@ -112,7 +112,10 @@ class Jobs:
     # Submitting.
 
     async def submit(
-        self, principal: Principal, submissions: Sequence[Submission], wanted: Mutation,
+        self,
+        principal: Principal,
+        submissions: Sequence[Submission],
+        wanted: Mutation,
         respond: Callable[[Sequence[bytes]], bytes],
     ) -> bytes:
         """Stores jobs, all or none, for the reconciler to hand over; returns ``respond`` of their messages."""
@@ -123,10 +126,12 @@ class Jobs:
             self._check_quota(tx, principal, submissions)
             self._check_dependencies(tx, principal, submissions, resources)
             now = datetime.now(UTC)
-            return respond([
-                self._insert(tx, principal, resource, submission.spec, now)
-                for submission, resource in zip(submissions, resources, strict=True)
-            ])
+            return respond(
+                [
+                    self._insert(tx, principal, resource, submission.spec, now)
+                    for submission, resource in zip(submissions, resources, strict=True)
+                ]
+            )
 
         return await mutate(self._storage, wanted, effect)
 

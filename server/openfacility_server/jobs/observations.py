@@ -36,8 +36,8 @@ def save(store: JobStore, tx: Tx, changes: Iterable[tuple[Working, Job]]) -> Non
         # What an engine tells of, it has: there is nothing left to hand over.
         todo = found.todo & ~Todo.SUBMIT if job.status.state > JobState.NEW else found.todo
         todo = Todo.NOTHING if job.status.state.final else todo
-        job = replace(job, update_time=now, revision=tx.revision())
-        store.update(tx, replace(found, job=job, todo=todo), found.job)
+        changed = replace(job, update_time=now, revision=tx.revision())
+        store.update(tx, replace(found, job=changed, todo=todo), found.job)
         if job.array_job_id and job.status.state != found.job.status.state:
             moves[job.array_job_id].append((found.job.status.state, job.status.state))
     for array_job_id, steps in moves.items():

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from openfacility_server.events import EventHub
 from openfacility_server.jobs import lifecycle, observations
@@ -109,7 +110,10 @@ class Reconciler:
     async def _apply(self, seen: Sequence[Observation]) -> None:
         for start in range(0, len(seen), _BATCH):
             chunk = seen[start : start + _BATCH]
-            await self._persist(lambda tx, chunk=chunk: observations.apply(self._store, tx, chunk))
+            await self._persist(partial(self._apply_in, seen=chunk))
+
+    def _apply_in(self, tx: Tx, seen: Sequence[Observation]) -> None:
+        observations.apply(self._store, tx, seen)
 
     async def _persist(self, write: Callable[[Tx], None]) -> None:
         """Writes, however long the database is away: an observation that an engine gave is not given again."""
@@ -196,7 +200,9 @@ class Reconciler:
         def effect(tx: Tx) -> None:
             observations.apply(self._store, tx, seen)
             now = datetime.now(UTC)
-            never_got = [w for w in self._store.load(tx, ids).values() if w.todo & Todo.SUBMIT and w.job.id not in known]
+            never_got = [
+                w for w in self._store.load(tx, ids).values() if w.todo & Todo.SUBMIT and w.job.id not in known
+            ]
             changes = [
                 (w, lifecycle.moved(w.job, JobStatus(JobState.CANCELED, JobReason(w.cancel_reason)), now))
                 for w in never_got
@@ -209,7 +215,7 @@ class Reconciler:
     async def _expand(self, chosen: Sequence[Working]) -> None:
         """Makes the next elements of arrays, a bounded number at a time."""
         for working in chosen:
-            await self._storage.write(lambda tx, job_id=working.job.id: self._make_elements(tx, job_id))
+            await self._storage.write(partial(self._make_elements, job_id=working.job.id))
 
     def _make_elements(self, tx: Tx, job_id: str) -> None:
         found = self._store.load(tx, [job_id])[job_id]
@@ -227,11 +233,11 @@ class Reconciler:
 
     async def _cancel_arrays(self, chosen: Sequence[Working]) -> None:
         for working in chosen:
-            while await self._storage.write(lambda tx, job_id=working.job.id: self._cancel_elements(tx, job_id)):
+            while await self._storage.write(partial(self._cancel_elements, job_id=working.job.id)):
                 pass
 
     def _cancel_elements(self, tx: Tx, job_id: str) -> bool:
-        """Asks for the end of some elements of an array; counts those never made as canceled. Returns whether more remain."""
+        """Asks for the end of some elements; counts those never made as canceled. Returns whether more remain."""
         found = self._store.load(tx, [job_id])[job_id]
         self._give_up_unmade(tx, found)
         ids = self._store.unfinished_elements(tx, job_id, not_canceled=True, limit=_BATCH)
@@ -240,7 +246,10 @@ class Reconciler:
             self._store,
             tx,
             (
-                (replace(w, todo=w.todo | Todo.CANCEL, cancel_reason=found.cancel_reason), replace(w.job, cancel_requested=True))
+                (
+                    replace(w, todo=w.todo | Todo.CANCEL, cancel_reason=found.cancel_reason),
+                    replace(w.job, cancel_requested=True),
+                )
                 for w in elements
             ),
         )
@@ -255,7 +264,12 @@ class Reconciler:
             return
         unmade = len(array.indices) - found.expanded
         left = ArrayCounts(
-            counts.total, counts.waiting - unmade, counts.active, counts.completed, counts.failed, counts.canceled + unmade
+            counts.total,
+            counts.waiting - unmade,
+            counts.active,
+            counts.completed,
+            counts.failed,
+            counts.canceled + unmade,
         )
         job = lifecycle.array_after(found.job, left, datetime.now(UTC))
         observations.save(self._store, tx, [(replace(found, todo=found.todo & ~Todo.EXPAND), job)])

@@ -71,9 +71,7 @@ class JobsService:
     async def UpdateJob(self, request: jobs_service_pb2.UpdateJobRequest, context: object) -> bytes:
         paths = _paths(request)
         values = convert.spec_from_pb(request.job.spec)
-        return await self._steering.update(
-            _caller(), request.job.id, values, paths, request.etag, _mutation(request)
-        )
+        return await self._steering.update(_caller(), request.job.id, values, paths, request.etag, _mutation(request))
 
     async def HoldJob(self, request: jobs_service_pb2.HoldJobRequest, context: object) -> bytes:
         return await self._steering.hold(_caller(), request.job_id, _mutation(request))
@@ -167,7 +165,9 @@ def _paths(request: jobs_service_pb2.UpdateJobRequest) -> Sequence[str]:
     wrong = [path for path in paths if path not in UPDATABLE and path.split(".")[0] not in _OUTPUT_FIELDS]
     if wrong or len(paths) > 32:
         known = ", ".join(UPDATABLE)
-        found = [Violation("update_mask", f"{path} cannot be changed; what can: {known}", "NOT_UPDATABLE") for path in wrong]
+        found = [
+            Violation("update_mask", f"{path} cannot be changed; what can: {known}", "NOT_UPDATABLE") for path in wrong
+        ]
         raise InvalidArgument(found or [Violation("update_mask", "has more than 32 paths", "TOO_MANY_PATHS")])
     return [path for path in paths if path in UPDATABLE]
 
@@ -177,5 +177,3 @@ def _set_paths(job: job_pb2.Job) -> list[str]:
     spec = job.spec
     paths = [f"spec.{field.name}" for field, _ in spec.ListFields() if field.name != "attributes"]
     return paths + [f"spec.attributes.{field.name}" for field, _ in spec.attributes.ListFields()]
-
-

@@ -1,21 +1,23 @@
 """Tables and queries of the Jobs domain.
 
-A job is kept as the serialized message that callers get, with the columns that lists and the reconciler search by beside
-it. Writing SQL takes peewee longer than running it takes the database, so the queries of every call are compiled once.
+A job is kept as the serialized message that callers get, with the columns that lists and the reconciler search by
+beside it. Building SQL takes peewee longer than running it takes the database, so queries are compiled once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import IntFlag
-from typing import Protocol
+from functools import lru_cache
+from typing import Any, Protocol
 
 import peewee as pw
 
 from openfacility_server.jobs.filters import JobFilter, attributes_of
 from openfacility_server.jobs.model import Job, JobState
-from openfacility_server.storage import ReadTx, Tx
+from openfacility_server.storage import ReadTx, Tx, compile_sql
 
 TOPIC = "jobs"
 _CHUNK = 400  # bound parameters in one statement
@@ -94,11 +96,37 @@ class Stored:
     message: bytes
 
 
-_COLUMNS = tuple(JobRow._meta.fields)
-_INSERT = f"INSERT INTO job ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 -- constants
-_UPDATE = f"UPDATE job SET {', '.join(f'{c} = ?' for c in _COLUMNS[1:])} WHERE id = ?"  # noqa: S608 -- constants
-_GET = "SELECT id, owner, state, revision, message FROM job WHERE id = ?"
-_UNFINISHED_STATES = f"state < {int(JobState.COMPLETED)}"
+_COLUMNS = tuple(JobRow._meta.sorted_field_names)  # noqa: SLF001 -- peewee's way to list a model's columns
+_ROW = (JobRow.id, JobRow.owner, JobRow.state, JobRow.revision, JobRow.message)
+_WORKING = (JobRow.id, JobRow.todo, JobRow.expanded, JobRow.cancel_reason, JobRow.message)
+# Literal, not a parameter: the partial indexes are only used where the query says the same words.
+_UNFINISHED = pw.SQL(f"state < {int(JobState.COMPLETED)}")
+_HAS_TODO = pw.SQL("todo > 0")
+_HANDED_OVER = pw.SQL(f"todo IN (0, {int(Todo.CANCEL)}) AND expanded < 0")
+
+_INSERT = compile_sql(JobRow.insert(dict.fromkeys(_COLUMNS, "")))
+_UPDATE = compile_sql(JobRow.update(dict.fromkeys(_COLUMNS[1:], "")).where(JobRow.id == ""))
+_GET = compile_sql(JobRow.select(*_ROW).where(JobRow.id == ""))
+_SCRIPT = compile_sql(JobScript.select(JobScript.script).where(JobScript.job_id == ""))
+_COUNT_UNFINISHED = compile_sql(JobRow.select(pw.fn.COUNT(JobRow.id)).where((JobRow.owner == "") & _UNFINISHED))
+_WITH_TODO = compile_sql(
+    JobRow.select(*_WORKING)
+    .where(_HAS_TODO & (JobRow.resource_id == ""))
+    .order_by(JobRow.create_time, JobRow.array_index)
+    .limit(1)
+)
+_UNFINISHED_IDS = compile_sql(
+    JobRow.select(JobRow.id)
+    .where(_UNFINISHED & (JobRow.resource_id == "") & (JobRow.id > "") & _HANDED_OVER)
+    .order_by(JobRow.id)
+    .limit(1)
+)
+_ELEMENTS = JobRow.select(JobRow.id).where((JobRow.array_job_id == "") & _UNFINISHED)
+_ELEMENT_IDS = compile_sql(_ELEMENTS.order_by(JobRow.array_index).limit(1))
+_ELEMENT_IDS_NOT_CANCELED = compile_sql(
+    _ELEMENTS.where(pw.SQL("cancel_reason = 0")).order_by(JobRow.array_index).limit(1)
+)
+_UNSET_TODO = "UPDATE job SET todo = todo & ? WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,40 +150,28 @@ class JobStore:
     def stored(self, tx: ReadTx, job_id: str) -> Stored | None:
         """Returns a job's row."""
         row = tx.row(_GET, (job_id,))
-        return row and Stored(row[0], row[1], JobState(row[2]), row[3], bytes(row[4]))
+        return None if row is None else _stored(row)
 
     def script(self, tx: ReadTx, job_id: str) -> str:
         """Returns a job's inline script, or an empty string."""
-        return tx.value("SELECT script FROM job_script WHERE job_id = ?", (job_id,)) or ""
+        return tx.value(_SCRIPT, (job_id,)) or ""
 
     def page(self, tx: ReadTx, filter_: JobFilter, owner: str | None, after: str, limit: int) -> list[Stored]:
         """Returns jobs that match, newest first (an array's elements by index), after the row ``after``."""
-        where, params = _conditions(filter_, owner)
-        if filter_.array_job_id:
-            order, key = "array_index", "array_index > ?"
-            after_key: object = int(after) if after else None
-        else:
-            order, key = "id DESC", "id < ?"
-            after_key = after or None
-        if after_key is not None:
-            where.append(key)
-            params.append(after_key)
-        sql = "SELECT id, owner, state, revision, message FROM job"
-        if where:
-            sql += f" WHERE {' AND '.join(where)}"
-        rows = tx.rows(f"{sql} ORDER BY {order} LIMIT ?", (*params, limit))
-        return [Stored(row[0], row[1], JobState(row[2]), row[3], bytes(row[4])) for row in rows]
+        terms = _terms(filter_, owner)
+        if after:
+            terms.append(("after_index", (int(after),)) if filter_.array_job_id else ("before_id", (after,)))
+        sql = _page_sql(_shape(terms), bool(filter_.array_job_id))
+        return [_stored(row) for row in tx.rows(sql, (*_params(terms), limit))]
 
     def count_unfinished(self, tx: ReadTx, owner: str) -> int:
         """Counts an owner's unfinished jobs, array elements included."""
-        return int(tx.value(f"SELECT count(*) FROM job WHERE owner = ? AND {_UNFINISHED_STATES}", (owner,)))
+        return int(tx.value(_COUNT_UNFINISHED, (owner,)))
 
     def matching_ids(self, tx: ReadTx, filter_: JobFilter, owner: str | None, limit: int) -> list[str]:
         """Returns the ids of unfinished jobs that match and whose cancellation has not been asked for."""
-        where, params = _conditions(filter_, owner)
-        where += [_UNFINISHED_STATES, "cancel_reason = 0"]
-        rows = tx.rows(f"SELECT id FROM job WHERE {' AND '.join(where)} ORDER BY id LIMIT ?", (*params, limit))
-        return [row[0] for row in rows]
+        terms = [*_terms(filter_, owner), ("cancelable", ())]
+        return [row[0] for row in tx.rows(_page_sql(_shape(terms), False), (*_params(terms), limit))]
 
     # Reads of the domain.
 
@@ -164,32 +180,22 @@ class JobStore:
         found: dict[str, Working] = {}
         for start in range(0, len(job_ids), _CHUNK):
             chunk = job_ids[start : start + _CHUNK]
-            sql = f"SELECT id, todo, expanded, cancel_reason, message FROM job WHERE id IN ({_marks(chunk)})"
-            found.update((row[0], self._working(row)) for row in tx.rows(sql, tuple(chunk)))
+            found.update((row[0], self._working(row)) for row in tx.rows(_load_sql(len(chunk)), tuple(chunk)))
         return found
 
     def with_todo(self, tx: ReadTx, resource_id: str, limit: int) -> list[Working]:
         """Returns jobs of a resource that the reconciler has to do something for, oldest first."""
-        sql = (
-            "SELECT id, todo, expanded, cancel_reason, message FROM job"
-            " WHERE todo > 0 AND resource_id = ? ORDER BY create_time, array_index LIMIT ?"
-        )
-        return [self._working(row) for row in tx.rows(sql, (resource_id, limit))]
+        return [self._working(row) for row in tx.rows(_WITH_TODO, (resource_id, limit))]
 
     def unfinished_ids(self, tx: ReadTx, resource_id: str, after: str, limit: int) -> list[str]:
-        """Returns ids of unfinished jobs of a resource that the engine has or had, in order of id."""
-        sql = (
-            f"SELECT id FROM job WHERE resource_id = ? AND {_UNFINISHED_STATES} AND todo IN (0, {int(Todo.CANCEL)})"
-            " AND expanded < 0 AND id > ? ORDER BY id LIMIT ?"
-        )
-        return [row[0] for row in tx.rows(sql, (resource_id, after, limit))]
+        """Returns ids of unfinished jobs of a resource that were handed to the engine, in order of id."""
+        return [row[0] for row in tx.rows(_UNFINISHED_IDS, (resource_id, after, limit))]
 
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
     ) -> list[str]:
         """Returns the ids of an array's unfinished elements, or of those whose end was not asked for."""
-        more = "AND cancel_reason = 0" if not_canceled else ""
-        sql = f"SELECT id FROM job WHERE array_job_id = ? AND {_UNFINISHED_STATES} {more} ORDER BY array_index LIMIT ?"
+        sql = _ELEMENT_IDS_NOT_CANCELED if not_canceled else _ELEMENT_IDS
         return [row[0] for row in tx.rows(sql, (array_job_id, limit))]
 
     # Writes: every one of them appends to the event log in the same transaction.
@@ -200,7 +206,7 @@ class JobStore:
         message = self._codec.encode(job)
         tx.run(_INSERT, self._values(working, message))
         if script:
-            tx.run("INSERT INTO job_script (job_id, script) VALUES (?, ?)", (job.id, script))
+            tx.execute(JobScript.insert(job_id=job.id, script=script))
         self._set_labels(tx, job)
         self._append(tx, job, None, message)
         return message
@@ -212,7 +218,7 @@ class JobStore:
         values = self._values(working, message)
         tx.run(_UPDATE, (*values[1:], values[0]))
         if job.spec.labels != before.spec.labels:
-            tx.run("DELETE FROM job_label WHERE job_id = ?", (job.id,))
+            tx.execute(JobLabel.delete().where(JobLabel.job_id == job.id))
             self._set_labels(tx, job)
         self._append(tx, job, before, message)
         return message
@@ -220,11 +226,11 @@ class JobStore:
     def set_todo(self, tx: Tx, job_ids: Iterable[str], done: Todo) -> None:
         """Marks something as done for jobs. Not a change that callers see."""
         for job_id in job_ids:
-            tx.run("UPDATE job SET todo = todo & ? WHERE id = ?", (~int(done) & 0xFF, job_id))
+            tx.run(_UNSET_TODO, (~int(done) & 0xFF, job_id))
 
     def set_expanded(self, tx: Tx, job_id: str, expanded: int, todo: Todo) -> None:
         """Records how many elements of an array are made. Not a change that callers see."""
-        tx.run("UPDATE job SET expanded = ?, todo = ? WHERE id = ?", (expanded, int(todo), job_id))
+        tx.execute(JobRow.update(expanded=expanded, todo=int(todo)).where(JobRow.id == job_id))
 
     def _append(self, tx: Tx, job: Job, before: Job | None, message: bytes) -> None:
         change = self._codec.change(message, job.revision, before is None)
@@ -235,11 +241,11 @@ class JobStore:
 
     def _set_labels(self, tx: Tx, job: Job) -> None:
         for key, value in job.spec.labels.items():
-            tx.run("INSERT INTO job_label (key, value, job_id) VALUES (?, ?, ?)", (key, value, job.id))
+            tx.execute(JobLabel.insert(key=key, value=value, job_id=job.id))
 
-    def _working(self, row: Sequence[object]) -> Working:
+    def _working(self, row: Sequence[Any]) -> Working:
         _, todo, expanded, cancel_reason, message = row
-        return Working(self._codec.decode(bytes(message)), Todo(todo), expanded, cancel_reason)  # type: ignore[arg-type]
+        return Working(self._codec.decode(bytes(message)), Todo(todo), expanded, cancel_reason)
 
     def _values(self, working: Working, message: bytes) -> tuple[object, ...]:
         job = working.job
@@ -253,7 +259,7 @@ class JobStore:
             "todo": int(working.todo),
             "array_job_id": job.array_job_id,
             "array_index": -1 if job.array_index is None else job.array_index,
-            "create_time": int(job.create_time.timestamp() * 1_000_000),
+            "create_time": _micros(job.create_time),
             "revision": job.revision,
             # An array job counts the elements made; what reaches the engine itself has -1.
             "expanded": working.expanded if job.spec.array and not job.array_job_id else -1,
@@ -263,42 +269,77 @@ class JobStore:
         return tuple(values[column] for column in _COLUMNS)
 
 
-def _conditions(filter_: JobFilter, owner: str | None) -> tuple[list[str], list[object]]:
-    where: list[str] = []
-    params: list[object] = []
+def _stored(row: Sequence[Any]) -> Stored:
+    return Stored(row[0], row[1], JobState(row[2]), row[3], bytes(row[4]))
 
-    def any_of(column: str, values: Iterable[object]) -> None:
-        chosen = sorted(values)  # type: ignore[type-var]
-        if chosen:
-            where.append(f"{column} IN ({_marks(chosen)})")
-            params.extend(chosen)
 
+# A condition's name and the values that it is about.
+_Term = tuple[str, tuple[Any, ...]]
+
+_EXPRESSIONS: Mapping[str, Callable[[int], Any]] = {
+    "owner": lambda _: JobRow.owner == "",
+    "array": lambda _: JobRow.array_job_id == "",
+    "ids": lambda count: JobRow.id.in_([""] * count),
+    "resources": lambda count: JobRow.resource_id.in_([""] * count),
+    "projects": lambda count: JobRow.project.in_([""] * count),
+    "owners": lambda count: JobRow.owner.in_([""] * count),
+    "states": lambda count: JobRow.state.in_([0] * count),
+    "name": lambda _: JobRow.name == "",
+    "label": lambda _: JobRow.id.in_(
+        JobLabel.select(JobLabel.job_id).where((JobLabel.key == "") & (JobLabel.value == ""))
+    ),
+    "created_from": lambda _: JobRow.create_time >= 0,
+    "created_to": lambda _: JobRow.create_time < 0,
+    "before_id": lambda _: JobRow.id < "",
+    "after_index": lambda _: JobRow.array_index > 0,
+    "cancelable": lambda _: _UNFINISHED & pw.SQL("cancel_reason = 0"),
+}
+
+
+def _terms(filter_: JobFilter, owner: str | None) -> list[_Term]:
+    """Returns the conditions that a filter, and what the caller may see, put on jobs."""
+    terms: list[_Term] = []
     if owner is not None:
-        where.append("owner = ?")
-        params.append(owner)
-    if filter_.job_ids:
-        any_of("id", filter_.job_ids)
-    else:
-        where.append("array_job_id = ?")
-        params.append(filter_.array_job_id)
-    any_of("resource_id", filter_.resource_ids)
-    any_of("project", filter_.project_ids)
-    any_of("owner", filter_.owners)
-    any_of("state", (int(state) for state in filter_.states))
+        terms.append(("owner", (owner,)))
+    terms.append(("ids", tuple(sorted(filter_.job_ids))) if filter_.job_ids else ("array", (filter_.array_job_id,)))
+    sets = {
+        "resources": filter_.resource_ids,
+        "projects": filter_.project_ids,
+        "owners": filter_.owners,
+        "states": {int(state) for state in filter_.states},
+    }
+    terms += [(name, tuple(sorted(values))) for name, values in sets.items() if values]
     if filter_.name:
-        where.append("name = ?")
-        params.append(filter_.name)
-    for key, value in filter_.labels:
-        where.append("id IN (SELECT job_id FROM job_label WHERE key = ? AND value = ?)")
-        params += [key, value]
+        terms.append(("name", (filter_.name,)))
+    terms += [("label", label) for label in filter_.labels]
     if filter_.created_from:
-        where.append("create_time >= ?")
-        params.append(int(filter_.created_from.timestamp() * 1_000_000))
+        terms.append(("created_from", (_micros(filter_.created_from),)))
     if filter_.created_to:
-        where.append("create_time < ?")
-        params.append(int(filter_.created_to.timestamp() * 1_000_000))
-    return where, params
+        terms.append(("created_to", (_micros(filter_.created_to),)))
+    return terms
 
 
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
+def _shape(terms: Sequence[_Term]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, len(values)) for name, values in terms)
+
+
+def _params(terms: Sequence[_Term]) -> Iterator[Any]:
+    return (value for _, values in terms for value in values)
+
+
+@lru_cache(maxsize=512)
+def _page_sql(shape: tuple[tuple[str, int], ...], by_index: bool) -> str:
+    """Compiles a list's query once for each combination of conditions."""
+    query = JobRow.select(*_ROW)
+    for name, count in shape:
+        query = query.where(_EXPRESSIONS[name](count))
+    return compile_sql(query.order_by(JobRow.array_index if by_index else JobRow.id.desc()).limit(1))
+
+
+@lru_cache(maxsize=_CHUNK)
+def _load_sql(count: int) -> str:
+    return compile_sql(JobRow.select(*_WORKING).where(JobRow.id.in_([""] * count)))
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

@@ -25,7 +25,7 @@ class Snapshot:
 async def watch_jobs(
     jobs: Jobs, hub: EventHub, principal: Principal, filter_: JobFilter, after: int | None, snapshot: bool
 ) -> AsyncGenerator[Snapshot | Batch, None]:
-    """Yields the snapshot in parts, then batches of changes. Raises events.Compacted, events.FutureRevision, events.HubStopping."""
+    """Yields the snapshot in parts, then batches of changes. Raises events.OutOfRange, events.HubStopping."""
     owner = owner_seen_by(principal)
     if owner is not None:
         # A user's watch is a watch of their own jobs, whatever owners they ask for.
@@ -83,5 +83,3 @@ def _matcher(filter_: JobFilter, newer: Mapping[str, int]) -> Callable[[Event], 
         return change_matches(filter_, attributes) and event.revision > newer.get(event.key, 0)
 
     return matches
-
-
