@@ -96,10 +96,10 @@ class App:
         self._engines = registry.build(config)
         await self._open_engines(undo)
         self._store = JobStore(JobCodec())
+        undo.push_async_callback(self._end_tasks)
         await self._start_servers(undo)
         for reconciler in self._reconcilers():
             self._run(reconciler.run())
-        undo.push_async_callback(self._end_tasks)
 
     def _make_hub(self) -> events.EventHub:
         settings = self.config.events

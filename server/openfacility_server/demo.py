@@ -112,7 +112,7 @@ def _prepare(directory: Path) -> Path:
 
 
 def _sockets(directory: Path) -> Path:
-    """Returns where the sockets go: below the directory, or in a short place of this user's when its path is too long."""
+    """Returns where the sockets go: below the directory, or in a place of this user's when its path is too long."""
     place = directory.absolute() / "run"
     if len(os.fsencode(place)) > _LONGEST_SOCKET_DIRECTORY:
         digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]

@@ -201,7 +201,7 @@ class Chain(AsyncServerInterceptor):
         if isinstance(failure, TimeoutError):
             return DeadlineExceeded()
         if isinstance(failure, asyncio.CancelledError):
-            # A cancellation of this very call ends it; one that leaked out of inner work would leave the caller hanging.
+            # A cancellation of this very call ends it; one that leaked out of inner work would leave a caller hanging.
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 return None

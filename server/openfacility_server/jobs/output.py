@@ -39,11 +39,15 @@ async def read_output(
     has been removed, OutOfRange when the offset is beyond the end of a finished job's output.
     """
     pause = _FIRST_PAUSE_SECONDS
+    limit: int | None = None
     while True:
         # In this order: what was written before the end was seen is read after it.
         over = await ended()
         path = await locate()
         size = await asyncio.to_thread(_size, path, job_id) if path else 0
+        if not follow:
+            # The present end is the one there was at first, however fast the job writes.
+            limit = size = size if limit is None else min(limit, size)
         if offset < 0:
             offset = max(0, size + offset)
         if over and offset > size:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -157,21 +157,28 @@ class Reconciler:
             lambda tx: {key: self._store.script(tx, key) for key in {job.array_job_id or job.id for job in jobs}}
         )
         answers = await self._engine.submit([_engine_job(job, scripts[job.array_job_id or job.id]) for job in jobs])
-        handed_over = {job.id: job for job in jobs}
+        # A job that the engine had from before a crash may have been held since.
+        for reason in (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR):
+            held = [job.id for job in jobs if job.spec.hold and _hold_reason(job) == reason]
+            if held:
+                await self._engine.hold(held, reason)
+        told = {job.id: (job, answer) for job, answer in zip(jobs, answers, strict=True)}
+        while told:
+            changed = await self._storage.write(partial(self._record, told=told))
+            for job in changed:
+                await self._catch_up(told[job.id][0], job)
+            told = {job.id: (job, told[job.id][1]) for job in changed}
 
-        def effect(tx: Tx) -> list[Working]:
-            found = self._store.load(tx, list(handed_over))
-            now = datetime.now(UTC)
-            changes = [
-                (found[job.id], _handed_over(found[job.id].job, answer, now))
-                for job, answer in zip(jobs, answers, strict=True)
-            ]
-            observations.save(self._store, tx, changes)
-            self._store.set_todo(tx, handed_over, Todo.SUBMIT)
-            return [w for w in found.values() if w.job.spec != handed_over[w.job.id].spec]
-
-        for changed in await self._storage.write(effect):
-            await self._catch_up(handed_over[changed.job.id], changed.job)
+    def _record(self, tx: Tx, told: Mapping[str, tuple[Job, str | Refusal]]) -> list[Job]:
+        """Stores that jobs were handed over; returns those that changed meanwhile, which the engine must know first."""
+        found = self._store.load(tx, list(told))
+        now = datetime.now(UTC)
+        same = [working for working in found.values() if working.job.spec == told[working.job.id][0].spec]
+        changes = [(working, _handed_over(working.job, told[working.job.id][1], now)) for working in same]
+        observations.save(self._store, tx, changes)
+        done = {working.job.id for working in same}
+        self._store.set_todo(tx, done, Todo.SUBMIT)
+        return [working.job for job_id, working in found.items() if job_id not in done]
 
     async def _catch_up(self, handed_over: Job, stored: Job) -> None:
         """Tells the engine what changed while the job was being handed over."""
@@ -223,6 +230,11 @@ class Reconciler:
         if array is None or found.todo & Todo.CANCEL:
             return
         now = datetime.now(UTC)
+        if found.job.status.state == JobState.NEW:
+            status = (
+                JobStatus(JobState.HELD, _hold_reason(found.job)) if found.job.spec.hold else JobStatus(JobState.QUEUED)
+            )
+            observations.save(self._store, tx, [(found, lifecycle.moved(found.job, status, now))])
         indices = array.indices[found.expanded : found.expanded + _BATCH]
         for index in indices:
             element = replace(lifecycle.element_of(found.job, index, now), revision=tx.revision())
@@ -288,5 +300,9 @@ def _handed_over(job: Job, answer: str | Refusal, now: datetime) -> Job:
         return lifecycle.moved(job, JobStatus(JobState.FAILED, JobReason.REFUSED, answer.message), now)
     status = JobStatus(JobState.QUEUED)
     if job.spec.hold:
-        status = JobStatus(JobState.HELD, job.status.reason or JobReason.HELD_BY_OWNER)
+        status = JobStatus(JobState.HELD, _hold_reason(job))
     return lifecycle.moved(replace(job, native_id=answer), status, now)
+
+
+def _hold_reason(job: Job) -> JobReason:
+    return job.status.reason or JobReason.HELD_BY_OWNER

@@ -116,7 +116,8 @@ class Steering:
             return self._message(tx, job_id)
 
         response = await mutate(self._storage, wanted, effect)
-        if any(state == JobState.NEW for state in (job.status.state,)):
+        if job.status.state == JobState.NEW:
+            # It may have reached the engine since.
             await act(job, ids, engine)
         return response
 
