@@ -272,7 +272,8 @@ func (JobDependency_Condition) EnumDescriptor() ([]byte, []int) {
 }
 
 // What to run and with what. Field names follow PSI/J as the DOE IRI Facility API uses it; `script`, `script_path`,
-// `array`, `dependencies`, `labels` and `hold` are ours. Exactly one of `executable`, `script` and `script_path` is set.
+// `array`, `dependencies`, `labels` and `hold` are ours. A job is submitted with
+// exactly one of `executable`, `script` and `script_path`.
 type JobSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Display name; not unique.
@@ -281,7 +282,8 @@ type JobSpec struct {
 	Executable string `protobuf:"bytes,2,opt,name=executable,proto3" json:"executable,omitempty"`
 	// Arguments of the executable or the script, at most 1,000 of at most 128 KiB each.
 	Arguments []string `protobuf:"bytes,3,rep,name=arguments,proto3" json:"arguments,omitempty"`
-	// Text of a script, at most 1 MiB. Its first line starts with `#!` and names the interpreter.
+	// Text of a script, at most 1 MiB. Its first line starts with `#!` and names the interpreter. `GetJob` returns it; lists
+	// and watches leave it out.
 	Script string `protobuf:"bytes,4,opt,name=script,proto3" json:"script,omitempty"`
 	// Absolute path of a script on the resource where the job runs; it must exist and be executable at submission.
 	ScriptPath string `protobuf:"bytes,5,opt,name=script_path,json=scriptPath,proto3" json:"script_path,omitempty"`
@@ -1442,7 +1444,7 @@ var File_openfacility_jobs_v1_job_proto protoreflect.FileDescriptor
 
 const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\n" +
-	"\x1eopenfacility/jobs/v1/job.proto\x12\x14openfacility.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x0e\n" +
+	"\x1eopenfacility/jobs/v1/job.proto\x12\x14openfacility.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\f\n" +
 	"\aJobSpec\x12-\n" +
 	"\x04name\x18\x01 \x01(\tB\x19\xbaH\x16r\x14\x18\xff\x012\x0f^[^\\x00-\\x1f]*$R\x04name\x124\n" +
 	"\n" +
@@ -1488,8 +1490,7 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01:\xbb\x01\xbaH\xb7\x01\x1a\xb4\x01\n" +
-	"\x14job_spec.one_program\x125set exactly one of executable, script and script_path\x1ae(this.executable != '' ? 1 : 0) + (this.script != '' ? 1 : 0) + (this.script_path != '' ? 1 : 0) == 1B\x16\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x16\n" +
 	"\x14_inherit_environment\"\xa5\x05\n" +
 	"\fResourceSpec\x12+\n" +
 	"\n" +

@@ -1304,11 +1304,12 @@ var File_openfacility_jobs_v1_jobs_service_proto protoreflect.FileDescriptor
 
 const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"\n" +
-	"'openfacility/jobs/v1/jobs_service.proto\x12\x14openfacility.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!openfacility/auth/v1/access.proto\x1a\x1eopenfacility/jobs/v1/job.proto\"\xb6\x01\n" +
+	"'openfacility/jobs/v1/jobs_service.proto\x12\x14openfacility.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a!openfacility/auth/v1/access.proto\x1a\x1eopenfacility/jobs/v1/job.proto\"\xf1\x02\n" +
 	"\x10SubmitJobRequest\x12(\n" +
 	"\vresource_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
-	"resourceId\x129\n" +
-	"\x04spec\x18\x02 \x01(\v2\x1d.openfacility.jobs.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01R\x04spec\x12=\n" +
+	"resourceId\x12\xf3\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1d.openfacility.jobs.v1.JobSpecB\xbf\x01\xbaH\xbb\x01\xba\x01\xb4\x01\n" +
+	"\x14job_spec.one_program\x125set exactly one of executable, script and script_path\x1ae(this.executable != '' ? 1 : 0) + (this.script != '' ? 1 : 0) + (this.script_path != '' ? 1 : 0) == 1\xc8\x01\x01R\x04spec\x12=\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\trequestId\"\xa0\x01\n" +
 	"\x16BatchSubmitJobsRequest\x12G\n" +

@@ -70,7 +70,8 @@ type JobsServiceClient interface {
 	// Idempotent with `request_id`.
 	//
 	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-	// never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+	// never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
@@ -284,7 +285,8 @@ type JobsServiceServer interface {
 	// Idempotent with `request_id`.
 	//
 	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-	// never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+	// never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(context.Context, *UpdateJobRequest) (*Job, error)
 	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.

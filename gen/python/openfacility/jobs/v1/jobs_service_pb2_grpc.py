@@ -159,7 +159,8 @@ class JobsServiceServicer(object):
         Idempotent with `request_id`.
 
         NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-        never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+        never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+        `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
         get the job again and decide anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

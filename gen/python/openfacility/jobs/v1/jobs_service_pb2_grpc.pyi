@@ -72,7 +72,8 @@ class JobsServiceStub:
     Idempotent with `request_id`.
 
     NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-    never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+    never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+    `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
     get the job again and decide anew.
     """
     HoldJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]
@@ -160,7 +161,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     Idempotent with `request_id`.
 
     NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-    never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+    never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+    `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
     get the job again and decide anew.
     """
     HoldJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]  # type: ignore[assignment]
@@ -275,7 +277,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent with `request_id`.
 
         NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
-        never give. FAILED_PRECONDITION: the path cannot change in the job's state. ABORTED: `etag` is not the current one;
+        never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
+        `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
         get the job again and decide anew.
         """
 
