@@ -14,6 +14,9 @@ from google.rpc import error_details_pb2 as details
 from openfacility.jobs.v1 import job_pb2
 from openfacility.jobs.v1 import jobs_service_pb2 as pb
 
+from tests.client.scripted import Failure, reason
+from tests.client.scripted import job as make_job
+
 pytestmark = pytest.mark.timeout(30)
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -71,7 +74,7 @@ async def test_submit_takes_a_command_and_returns_plain_data(client, server):
 async def test_submit_takes_a_script_or_a_spec(client, server):
     server.on("SubmitJob", same_job)
     scripted = await client.jobs.submit("arg", script="#!/bin/sh\necho $1")
-    assert (scripted.spec.executable, scripted.spec.arguments) == ("", ("arg",))
+    assert (scripted.spec.executable.spec.arguments) == ("", ("arg",))
     spec = of.job_spec("/bin/true", inherit_environment=False)
     assert (await client.jobs.submit(spec)).spec == spec
     with pytest.raises(TypeError, match="one JobSpec"):
@@ -138,8 +141,8 @@ async def test_list_by_pages(client, server):
     assert pages[1].revision == 7
 
 
-async def test_every_mutation_carries_a_request_id(client, server, world):
-    job = world.job()
+async def test_every_mutation_carries_a_request_id(client, server):
+    job = make_job()
     server.on("BatchSubmitJobs", pb.BatchSubmitJobsResponse(jobs=[job, job]))
     server.on("CancelJobs", pb.CancelJobsResponse(job_ids=["a"]))
     for method in ("UpdateJob", "HoldJob", "ReleaseJob", "CancelJob"):
@@ -158,43 +161,43 @@ async def test_every_mutation_carries_a_request_id(client, server, world):
     assert (update.etag, update.job.spec.labels["a"]) == ("e", "b")
 
 
-async def test_unavailable_is_retried_with_the_same_request_id(client, server, scripted):
-    server.on("SubmitJob", scripted.Failure(UNAVAILABLE), scripted.Failure(UNAVAILABLE), same_job)
+async def test_unavailable_is_retried_with_the_same_request_id(client, server):
+    server.on("SubmitJob", Failure(UNAVAILABLE), Failure(UNAVAILABLE), same_job)
     await client.jobs.submit("/bin/true")
     sent = server.requests("SubmitJob")
     assert len(sent) == 3
     assert len({request.request_id for request in sent}) == 1
 
 
-async def test_unavailable_is_retried_four_times_at_most(client, server, scripted):
-    server.on("GetJob", scripted.Failure(UNAVAILABLE))
+async def test_unavailable_is_retried_four_times_at_most(client, server):
+    server.on("GetJob", Failure(UNAVAILABLE))
     with pytest.raises(of.Unavailable):
         await client.jobs.get("j1")
     assert len(server.calls) == 4
 
 
-async def test_retry_info_is_honoured(client, server, scripted, world):
+async def test_retry_info_is_honoured(client, server):
     soon = details.RetryInfo(retry_delay=Duration(nanos=20_000_000))
-    limited = scripted.Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "slowly", (scripted.reason("RATE"), soon))
-    server.on("GetJob", limited, limited, world.job())
+    limited = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "slowly", (reason("RATE"), soon))
+    server.on("GetJob", limited, limited, make_job())
     assert (await client.jobs.get("j1")).id == "j1"
     assert len(server.calls) == 3
 
 
-async def test_retry_info_is_not_waited_for_beyond_the_deadline(client, server, scripted):
+async def test_retry_info_is_not_waited_for_beyond_the_deadline(client, server):
     late = details.RetryInfo(retry_delay=Duration(seconds=3600))
-    server.on("GetJob", scripted.Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "slowly", (late,)))
+    server.on("GetJob", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "slowly", (late,)))
     with pytest.raises(of.ResourceExhausted) as caught:
         await client.jobs.get("j1")
     assert caught.value.retry_after == 3600
     assert len(server.calls) == 1
 
 
-async def test_deadlines(connect, server, world):
+async def test_deadlines(connect, server):
     async def never(_: Any) -> None:
         await asyncio.Event().wait()
 
-    server.on("GetJob", world.job(), world.job(), never)
+    server.on("GetJob", make_job(), make_job(), never)
     client = connect(server.address)
     await client.jobs.get("j1")
     await client.jobs.get("j1", timeout=timedelta(seconds=5))
@@ -206,8 +209,8 @@ async def test_deadlines(connect, server, world):
     assert 4 < own <= 5.1
 
 
-async def test_a_token_travels_as_a_bearer_and_is_never_shown(connect, server, world):
-    server.on("GetJob", world.job())
+async def test_a_token_travels_as_a_bearer_and_is_never_shown(connect, server):
+    server.on("GetJob", make_job())
     client = connect(server.address, token="s3cret")
     await client.jobs.get("j1")
     assert server.calls[0].metadata["authorization"] == "Bearer s3cret"
@@ -215,10 +218,10 @@ async def test_a_token_travels_as_a_bearer_and_is_never_shown(connect, server, w
     assert "s3cret" not in repr(of.Token("s3cret"))
 
 
-async def test_a_refused_token_is_replaced_once(connect, server, scripted, world):
+async def test_a_refused_token_is_replaced_once(connect, server):
     def check(_: Any, context: Any) -> Any:
         given = dict(context.invocation_metadata())["authorization"]
-        return world.job() if given == "Bearer t2" else scripted.Failure(grpc.StatusCode.UNAUTHENTICATED)
+        return make_job() if given == "Bearer t2" else Failure(grpc.StatusCode.UNAUTHENTICATED)
 
     server.on("GetJob", check)
     made: list[str] = []
@@ -233,8 +236,8 @@ async def test_a_refused_token_is_replaced_once(connect, server, scripted, world
     assert made == ["t1", "t2"]
 
 
-async def test_a_token_that_stays_refused_is_an_error(connect, server, scripted):
-    server.on("GetJob", scripted.Failure(grpc.StatusCode.UNAUTHENTICATED))
+async def test_a_token_that_stays_refused_is_an_error(connect, server):
+    server.on("GetJob", Failure(grpc.StatusCode.UNAUTHENTICATED))
     for token, calls in ((None, 1), ("fixed", 1), (lambda: "same", 1), (iter(["a", "b", "c"]).__next__, 2)):
         server.calls.clear()
         with pytest.raises(of.Unauthenticated):
@@ -242,8 +245,8 @@ async def test_a_token_that_stays_refused_is_an_error(connect, server, scripted)
         assert len(server.calls) == calls
 
 
-async def test_an_expired_token_is_replaced_before_it_is_sent(connect, server, world):
-    server.on("GetJob", world.job())
+async def test_an_expired_token_is_replaced_before_it_is_sent(connect, server):
+    server.on("GetJob", make_job())
     tokens = iter([of.Token("old", expires_at=1.0), of.Token("new", expires_at=4e9), of.Token("newer")])
     client = connect(server.address, token=lambda: next(tokens))
     for _ in range(3):
@@ -251,21 +254,21 @@ async def test_an_expired_token_is_replaced_before_it_is_sent(connect, server, w
     assert [call.metadata["authorization"] for call in server.calls] == ["Bearer old", "Bearer new", "Bearer new"]
 
 
-async def test_the_asyncio_client_awaits_a_token(server, world):
+async def test_the_asyncio_client_awaits_a_token(server):
     async def token() -> str:
         return "awaited"
 
-    server.on("GetJob", world.job())
+    server.on("GetJob", make_job())
     async with of.AsyncClient(server.address, token=token) as client:
         await client.jobs.get("j1")
     assert server.calls[0].metadata["authorization"] == "Bearer awaited"
 
 
 @pytest.mark.parametrize("kind", of.RPCError.__subclasses__(), ids=lambda kind: kind.__name__)
-async def test_every_status_has_its_exception(connect, server, scripted, kind):
+async def test_every_status_has_its_exception(connect, server, kind):
     code = grpc.StatusCode[kind.code]
-    info = scripted.reason("SOME_REASON", request_id="r-1", extra="x")
-    server.on("HoldJob", scripted.Failure(code, "a sentence", (info,)))
+    info = reason("SOME_REASON", request_id="r-1", extra="x")
+    server.on("HoldJob", Failure(code, "a sentence", (info,)))
     with pytest.raises(kind) as caught:
         await connect(server.address).jobs.hold("j1", request_id="again")
     error = caught.value
@@ -276,16 +279,16 @@ async def test_every_status_has_its_exception(connect, server, scripted, kind):
     assert str(error) == "HoldJob: a sentence (SOME_REASON, request r-1)"
 
 
-async def test_errors_carry_their_details(client, server, scripted):
+async def test_errors_carry_their_details(client, server):
     bad = details.BadRequest(field_violations=[{"field": "spec.name", "description": "too long", "reason": "R"}])
     unmet = details.PreconditionFailure(violations=[{"type": "STATE", "subject": "j1", "description": "it runs"}])
     about = details.ResourceInfo(resource_type="job", resource_name="j1")
-    gone = scripted.reason("COMPACTED", oldest_revision="5", current_revision="9")
+    gone = reason("COMPACTED", oldest_revision="5", current_revision="9")
     code = grpc.StatusCode
-    server.on("GetJob", scripted.Failure(code.INVALID_ARGUMENT, "bad", (bad,)))
-    server.on("GetJob", scripted.Failure(code.FAILED_PRECONDITION, "no", (unmet, about)))
-    server.on("GetJob", scripted.Failure(code.OUT_OF_RANGE, "gone", (gone,)))
-    server.on("GetJob", scripted.Failure(code.NOT_FOUND, ""))
+    server.on("GetJob", Failure(code.INVALID_ARGUMENT, "bad", (bad,)))
+    server.on("GetJob", Failure(code.FAILED_PRECONDITION, "no", (unmet, about)))
+    server.on("GetJob", Failure(code.OUT_OF_RANGE, "gone", (gone,)))
+    server.on("GetJob", Failure(code.NOT_FOUND, ""))
     with pytest.raises(of.InvalidArgument) as invalid:
         await client.jobs.get("j1")
     assert invalid.value.violations == (of.FieldViolation("spec.name", "too long", "R"),)
@@ -302,8 +305,8 @@ async def test_errors_carry_their_details(client, server, scripted):
     assert str(missing.value) == "GetJob: Not found"
 
 
-async def test_a_closed_client_says_so(client, server, world):
-    server.on("GetJob", world.job())
+async def test_a_closed_client_says_so(client, server):
+    server.on("GetJob", make_job())
     await client.jobs.get("j1")
     await client.close()
     with pytest.raises(of.ClientClosed):

@@ -113,7 +113,7 @@ class WatchCursor:
         self._on_gap = on_gap
         self._delivered_to = 0
         self._matching: dict[str, int] = {}
-        self._looked_up: dict[str, int] = {}
+        self._ahead: dict[str, int] = {}  # Passed on at a revision beyond `revision`.
         self._present: set[str] = set()
         self._in_snapshot = False
 
@@ -137,7 +137,7 @@ class WatchCursor:
             self._note(change.job, change.revision)
         if response.revision:
             self.revision = max(self.revision or 0, response.revision)
-            self._looked_up = {id_: known for id_, known in self._looked_up.items() if known > response.revision}
+            self._ahead = {id_: known for id_, known in self._ahead.items() if known > response.revision}
         if response.caught_up:
             self._catch_up()
         if self._job_id:
@@ -160,7 +160,7 @@ class WatchCursor:
             self._matching = dict.fromkeys(self._matching, 0)
         else:
             self._delivered_to = self.revision
-        self._looked_up.clear()
+        self._ahead.clear()
         self.revision = None
         self._snapshot = True
         self.resets += 1
@@ -168,22 +168,20 @@ class WatchCursor:
 
     def found(self, jobs: Iterable[Job]) -> Sequence[JobChange]:
         """Take what the look-up of `unsure` jobs gave; return what has changed."""
-        changes = [
-            JobChange(ChangeType.UPDATED, job.revision, job)
-            for job in jobs
-            if job.revision > self._matching.get(job.id, 0)
-        ]
+        position = self.revision or 0
+        news = [job for job in jobs if job.revision > self._matching.get(job.id, 0)]
         for id_ in self.unsure:
             self._matching.pop(id_, None)
-        for change in changes:
-            self._note(change.job, change.revision)
-            if change.revision > (self.revision or 0):
-                self._looked_up[change.job.id] = change.revision
         self.unsure = []
-        return changes
+        for job in news:
+            self._note(job, job.revision)
+            if job.revision > position:
+                self._ahead[job.id] = job.revision
+        # The change itself lies before the position, even if the job has gone on since: the order stays.
+        return [JobChange(ChangeType.UPDATED, min(job.revision, position), job) for job in news]
 
     def _is_new(self, change: pb.JobChange) -> bool:
-        known = max(self._matching.get(change.job.id, 0), self._looked_up.get(change.job.id, 0))
+        known = max(self._matching.get(change.job.id, 0), self._ahead.get(change.job.id, 0))
         if change.type == pb.JobChange.TYPE_SNAPSHOT:
             self._present.add(change.job.id)
             return (change.job.revision or change.revision) > max(self._delivered_to, known)
@@ -203,6 +201,9 @@ class WatchCursor:
         if not self._in_snapshot:
             return
         self._in_snapshot = False
+        # A snapshot takes longer than a moment: what it read late is newer than the revision it stands for.
+        position = self.revision or 0
+        self._ahead.update((id_, known) for id_, known in self._matching.items() if known > position)
         if self._may_leave:
             self.unsure = [id_ for id_ in self._matching if id_ not in self._present]
         else:
