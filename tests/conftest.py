@@ -17,3 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     ):
         variable = f"OPENFACILITY_TEST_{who.upper().replace('-', '_')}TOKEN"
         group.addoption(f"--{who}token", metavar="TOKEN", help=f"{what} (default: ${variable})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "both_databases: a service test that runs on PostgreSQL too")
