@@ -39,7 +39,7 @@ class OidcProvider:
     audience = "https://openfacility.test"
 
     def __init__(self, directory: Path) -> None:
-        # About one start of Node in two hundred was seen to hang before its first line, on a machine at rest.
+        # Two starts in a thousand said nothing for 20 s, on a machine busy with other work; why was not found.
         for last in (False, False, True):
             self._process = subprocess.Popen(
                 ["node", "provider.mjs"],
