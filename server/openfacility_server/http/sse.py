@@ -2,8 +2,8 @@
 
 Each change is one event: ``event`` is its kind (``snapshot``, ``created``, ``updated``), ``data`` the change as JSON
 and ``id`` the revision to resume after. ``caught_up`` says that what follows is live, ``bookmark`` that nothing
-happened up to its id, ``error`` why the stream ends, ``end`` that there is no more to come. Any watch whose responses have
-``changes``, ``revision`` and ``caught_up`` can be read so.
+happened up to its id, ``error`` why the stream ends, ``end`` that there is no more to come. Any watch whose responses
+have ``changes``, ``revision`` and ``caught_up`` can be read so.
 """
 
 from __future__ import annotations
