@@ -52,7 +52,7 @@ def _error_response(method: MethodDescriptor) -> Callable[[status_pb2.Status], m
     return lambda status: response_class(error=status)
 
 
-def infrastructure_method(full_name: str, server_streaming: bool = True) -> Method:
+def infrastructure_method(full_name: str, server_streaming: bool) -> Method:
     """Returns a method of the health or reflection service, which are no part of our contract."""
     service, _, name = full_name.lstrip("/").partition("/")
     return Method(full_name, service, name, False, server_streaming, infrastructure=True)

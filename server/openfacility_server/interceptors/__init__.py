@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
 from grpc_interceptor.server import AsyncServerInterceptor
 from grpc_status import rpc_status
 from opentelemetry.trace import Span
@@ -26,7 +27,7 @@ from opentelemetry.trace import Span
 from openfacility_server.auth.access import AccessTable
 from openfacility_server.auth.authenticator import Authenticator
 from openfacility_server.auth.tls import certificate_names
-from openfacility_server.errors import DeadlineExceeded, Error, Internal, Unauthenticated, to_status
+from openfacility_server.errors import DeadlineExceeded, Error, Internal, Unauthenticated, invalid, to_status
 from openfacility_server.interceptors.access_log import AccessLog
 from openfacility_server.interceptors.call import Call, begin
 from openfacility_server.interceptors.limits import Limiter
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 # What gRPC's core counts as "no deadline".
 _FOREVER = 10 * 365 * 86400
+# Seconds by which the core's clock, which ends calls at their deadline, may be ahead of ours.
+_CLOCKS_DIFFER = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,15 @@ class Chain(AsyncServerInterceptor):
         if handler is None:
             handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]
             if handler is not None:
-                self._handlers[handler_call_details.method] = handler
+                name = handler_call_details.method
+                self._methods.setdefault(name, infrastructure_method(name, handler.response_streaming))
+                handler = handler._replace(request_deserializer=_tolerant(handler.request_deserializer))
+                self._handlers[name] = handler
         return handler
 
     def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
         """Returns the coroutine (unary response) or async generator (stream) that serves a call."""
-        known = self._methods.get(method_name)
-        if known is None:
-            known = self._methods[method_name] = infrastructure_method(method_name)
+        known = self._methods[method_name]
         call = begin(known, context.invocation_metadata() or (), context.peer())
         if self._stages.client_certificates:
             call.certificate_names = certificate_names(context)
@@ -105,8 +109,7 @@ class Chain(AsyncServerInterceptor):
         try:
             await self.admit(call, request)
             with stages.limiter.unary(call):
-                if isinstance(request, Message):
-                    validate(request)
+                request = _checked(request)
                 if call.deadline is None and not call.method.infrastructure:
                     call.deadline = time.monotonic() + stages.default_deadline
                     async with asyncio.timeout(stages.default_deadline):
@@ -118,10 +121,10 @@ class Chain(AsyncServerInterceptor):
         except BaseException as failure:
             error = self._error(failure, call)
             if error is None:
-                code = grpc.StatusCode.CANCELLED
+                code = _code_of_cancelled(call)
                 raise
             code, reason = error.code, error.reason
-            await context.abort_with_status(rpc_status.to_status(to_status(error, call.request_id)))
+            await _abort(context, to_status(error, call.request_id), call.request_id)
         finally:
             self._finish(call, code, reason, span, None)
 
@@ -136,7 +139,7 @@ class Chain(AsyncServerInterceptor):
             status = to_status(error, call.request_id)
             if sent and call.json and call.method.error_response:
                 yield encode(call.method.error_response(status))
-            await context.abort_with_status(rpc_status.to_status(status))
+            await _abort(context, status, call.request_id)
 
     async def direct(
         self, method_name: str, handler: Any, request: Message, metadata: Sequence[tuple[str, str]], peer: str
@@ -164,7 +167,7 @@ class Chain(AsyncServerInterceptor):
         except BaseException as failure:
             error = self._error(failure, call)
             if error is None:
-                code = grpc.StatusCode.CANCELLED
+                code = _code_of_cancelled(call)
                 raise
             code, reason = error.code, error.reason
             raise error from failure
@@ -176,23 +179,15 @@ class Chain(AsyncServerInterceptor):
         """Yields what a handler yields, once the call has been admitted. Raises Error; ends with the credentials."""
         await self.admit(call, request)
         with self._stages.limiter.stream(call):
-            if isinstance(request, Message):
-                validate(request)
-            lifetime = asyncio.timeout(_seconds_until(call.principal.expires))
-            try:
-                async with lifetime:
-                    result = handler(request, context)
-                    if not hasattr(result, "__aiter__"):
-                        await result
-                        return
-                    async with aclosing(result):
-                        async for response in result:
-                            yield response
-            except TimeoutError:
-                if not lifetime.expired():
-                    raise
-                text = "the token expired while the stream was open; resume with a new one"
-                raise Unauthenticated("TOKEN_EXPIRED", text) from None
+            request = _checked(request)
+            result = handler(request, context)
+            if not hasattr(result, "__aiter__"):
+                await result
+                return
+            expires = call.principal.expires
+            async with aclosing(result if expires is None else _until(expires, result)) as responses:
+                async for response in responses:
+                    yield response
 
     def _error(self, failure: BaseException, call: Call) -> Error | None:
         """Returns what to tell the caller, or None when there is nobody left to tell."""
@@ -233,5 +228,72 @@ def _code(context: Any) -> grpc.StatusCode:
     return next((known for known in grpc.StatusCode if known.value[0] == code), grpc.StatusCode.UNKNOWN)
 
 
-def _seconds_until(moment: datetime | None) -> float | None:
-    return None if moment is None else max(0.0, (moment - datetime.now(UTC)).total_seconds())
+async def _until(expires: datetime, responses: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Yields responses until the credentials end, then raises Unauthenticated.
+
+    The clock is not around the whole stream: it would go off while a response is being written to a reader who stalls,
+    where a cancellation counts as the caller's and no status is sent.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + (expires - datetime.now(UTC)).total_seconds()
+    async with aclosing(responses):
+        while clock() < end:
+            lifetime = asyncio.timeout_at(end)
+            try:
+                async with lifetime:
+                    response = await anext(responses)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if not lifetime.expired():
+                    raise
+                break
+            yield response
+    raise Unauthenticated("TOKEN_EXPIRED", "the token expired while the stream was open; resume with a new one")
+
+
+def _code_of_cancelled(call: Call) -> grpc.StatusCode:
+    """Tells the caller's deadline, which ends a call as a cancellation, from a true one."""
+    remaining = call.remaining()
+    late = remaining is not None and remaining < _CLOCKS_DIFFER
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+class _Malformed:
+    """Stands for a request that is not a message of its type, until the call's turn comes to be refused."""
+
+
+_MALFORMED = _Malformed()
+
+
+def _tolerant(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Returns a deserializer that does not raise: gRPC would tell the caller the class of the error."""
+
+    def tolerant(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _MALFORMED
+
+    return tolerant
+
+
+def _checked(request: Any) -> Any:
+    """Returns a request that keeps its fields' rules, or requests checked as they come. Raises InvalidArgument."""
+    if isinstance(request, Message):
+        validate(request)
+        return request
+    if request is _MALFORMED:
+        raise invalid("", "the request is not a message of the type that this method takes", "MALFORMED_REQUEST")
+    return _each_checked(request)
+
+
+async def _each_checked(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    async for request in requests:
+        yield _checked(request)
+
+
+async def _abort(context: Any, status: Status, request_id: str) -> None:
+    """Ends a call with an error. Trailing metadata set before would be dropped, so the request id is given again."""
+    rich = rpc_status.to_status(status)
+    await context.abort(rich.code, rich.details, (*rich.trailing_metadata, ("x-request-id", request_id)))

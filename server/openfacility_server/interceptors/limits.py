@@ -26,7 +26,10 @@ class Limiter:
     @contextmanager
     def unary(self, call: Call) -> Iterator[None]:
         """Holds a place for one unary call. Raises ResourceExhausted."""
-        if self._unary >= self._limits.unary_concurrency and not call.method.infrastructure:
+        if call.method.infrastructure:
+            yield
+            return
+        if self._unary >= self._limits.unary_concurrency:
             raise ResourceExhausted("TOO_MANY_CALLS", "the server is at its limit of calls at once; retry", _RETRY)
         self._unary += 1
         try:
@@ -36,18 +39,20 @@ class Limiter:
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[None]:
-        """Holds a place for one stream. Raises ResourceExhausted."""
+        """Holds a place for one stream. Raises ResourceExhausted. Streams of health and reflection take no place."""
+        if call.method.infrastructure:
+            yield
+            return
         caller = call.principal.username or call.peer
-        if not call.method.infrastructure:
-            if self._streams >= self._limits.streams:
-                raise ResourceExhausted("TOO_MANY_STREAMS", "the server is at its limit of open streams; retry", _RETRY)
-            if self._per_caller[caller] >= self._limits.streams_per_caller:
-                raise ResourceExhausted(
-                    "TOO_MANY_STREAMS_OF_CALLER",
-                    f"you have {self._limits.streams_per_caller} streams open, the most you may have; close some",
-                    _RETRY,
-                    {"limit": str(self._limits.streams_per_caller)},
-                )
+        if self._streams >= self._limits.streams:
+            raise ResourceExhausted("TOO_MANY_STREAMS", "the server is at its limit of open streams; retry", _RETRY)
+        if self._per_caller[caller] >= self._limits.streams_per_caller:
+            raise ResourceExhausted(
+                "TOO_MANY_STREAMS_OF_CALLER",
+                f"you have {self._limits.streams_per_caller} streams open, the most you may have; close some",
+                _RETRY,
+                {"limit": str(self._limits.streams_per_caller)},
+            )
         self._streams += 1
         self._per_caller[caller] += 1
         try:
