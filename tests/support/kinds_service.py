@@ -21,9 +21,6 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from openfacility.auth.v1 import access_pb2
-from opentelemetry.sdk.trace import SpanProcessor
-from prometheus_client import CollectorRegistry
-
 from openfacility_server.app import translate
 from openfacility_server.auth.access import INFRASTRUCTURE, AccessTable
 from openfacility_server.auth.authenticator import Authenticator
@@ -35,6 +32,8 @@ from openfacility_server.interceptors.limits import Limiter
 from openfacility_server.interceptors.tracing import Tracing
 from openfacility_server.reflection import add_reflection, describe_v1
 from openfacility_server.rpc import add_service, methods_of
+from opentelemetry.sdk.trace import SpanProcessor
+from prometheus_client import CollectorRegistry
 
 _PACKAGE = "openfacility.test.v1"
 _METHODS = {  # client streams, server streams, role, scope
@@ -269,7 +268,7 @@ async def running(
 async def until(condition: Callable[[], bool], deadline: float = 20) -> None:
     """Waits until ``condition`` holds, for what can only be asked for."""
     async with asyncio.timeout(deadline):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- nothing tells of it
             await asyncio.sleep(0.005)
 
 
