@@ -44,7 +44,9 @@ class PostgresServer:
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         # Not pytest's directory: the server's user has to reach it, and a socket's path must be short.
-        self._home = Path(tempfile.mkdtemp(prefix="of-pg-"))
+        # In memory where that can be: each database is 300 files to write and to remove.
+        shm = Path("/dev/shm")
+        self._home = Path(tempfile.mkdtemp(prefix="of-pg-", dir=shm if os.access(shm, os.W_OK) else None))
         self._as_user: list[str] = []
         if os.geteuid() == 0:
             user = _unprivileged()

@@ -38,13 +38,14 @@ def is_dead(identity: str) -> bool:
     try:
         named = json.loads(identity)
         pid, start = int(named["pid"]), named["start"]
+        named_place = (named["host"], named["boot"], named["namespace"])
         here = (socket.gethostname(), _boot_id(), _pid_namespace())
-        if (named["host"], named["boot"], named["namespace"]) != here or not named["boot"] or not start:
+        if named_place != here or not named["boot"] or not start:
             return False
     except (ValueError, KeyError, TypeError):
         return False
     # The number may have been given to another process since; that one started later.
-    return _start_time(pid) != start
+    return _start_time(pid) != str(start)
 
 
 def _start_time(pid: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,7 @@ from openfacility_server.storage.session import (
 BUSY_TIMEOUT_S = 5.0
 """How long a write waits for another process's write before it becomes StorageUnavailable, seconds."""
 MIGRATION_TIMEOUT_S = 120.0
+_TURN_PATIENCE_S = 1.0
 MMAP_BYTES = 256 << 20
 WAL_KEEP_BYTES = 64 << 20
 """The write-ahead log is cut back to this after a checkpoint; it grows beyond only while a long read holds it."""
@@ -65,7 +68,7 @@ class SqliteSession(Session):
         self._broken = False
         self._marked = False
         self._identity = backend.identity
-        self._timeout_s = timeout_s
+        self._turn = _Turn(backend.path if writer else None)
         try:
             # Never mode=rwc: a database that went away must not be replaced by an empty one.
             self._connection = sqlite3.connect(
@@ -77,6 +80,7 @@ class SqliteSession(Session):
                 cached_statements=512,
             )
         except sqlite3.Error as error:
+            self._turn.close()
             raise self.translate(error) from error
         self.database = _BoundDatabase(self)
         try:
@@ -91,6 +95,8 @@ class SqliteSession(Session):
                 "temp_store = MEMORY",
             ):
                 self._connection.execute(f"PRAGMA {pragma}").fetchall()
+            if writer:
+                self._connection.execute("PRAGMA busy_timeout = 0").fetchall()
         except (sqlite3.Error, peewee.PeeweeException) as error:
             self.close()
             raise self.translate(error) from error
@@ -118,19 +124,34 @@ class SqliteSession(Session):
         self.execute("BEGIN")
 
     def begin_write(self) -> Counter | None:
+        self._begin(BUSY_TIMEOUT_S)
+        return None
+
+    def begin_migration(self) -> None:
+        self._begin(MIGRATION_TIMEOUT_S)
+
+    def _begin(self, patience_s: float) -> None:
+        """Waits for the write lock.
+
+        Not by SQLite's own waiting, which sleeps up to 100 ms between attempts: beside a process that writes all the
+        time it may miss every gap, until the timeout.
+        """
         if self._backend.check_moved():
             self._broken = True
             raise StorageUnavailable(f"the database file {self._backend.path} was moved, removed or replaced")
         self._marked = False
-        self.execute("BEGIN IMMEDIATE")
-        return None
-
-    def begin_migration(self) -> None:
-        self.execute(f"PRAGMA busy_timeout = {int(MIGRATION_TIMEOUT_S * 1000)}").fetchall()
-        try:
-            self.begin_write()
-        finally:
-            self.execute(f"PRAGMA busy_timeout = {int(self._timeout_s * 1000)}").fetchall()
+        started = time.monotonic()
+        with self._turn.taken():
+            while True:
+                try:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.Error as error:
+                    waited = time.monotonic() - started
+                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if code != sqlite3.SQLITE_BUSY or waited > patience_s:
+                        raise self.translate(error) from error
+                _pause(waited)
 
     def commit(self, events: Sequence[Row] = (), counter: Counter | None = None) -> None:
         try:
@@ -172,8 +193,51 @@ class SqliteSession(Session):
 
     def close(self) -> None:
         self._broken = True
+        self._turn.close()
         with suppress(sqlite3.Error):
             self._connection.close()
+
+
+class _Turn:
+    """Whose turn it is to write next, among processes: fairness only, SQLite's own lock is what protects.
+
+    Who waits for the write lock holds this one (`flock` on a file beside the database). A process that has just
+    written and wants to write again has to pass here first, so it cannot overtake the one that waits.
+    """
+
+    def __init__(self, database: Path | None) -> None:
+        self._descriptor = -1
+        if database is not None:
+            # Without it, writing works all the same.
+            with suppress(OSError):
+                self._descriptor = os.open(f"{database}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Waits for the turn, but not for long: its holder may be stopped."""
+        started = time.monotonic()
+        while self._descriptor >= 0 and (waited := time.monotonic() - started) < _TURN_PATIENCE_S:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                _pause(waited)
+        try:
+            yield
+        finally:
+            if self._descriptor >= 0:
+                with suppress(OSError):
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Closes the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _pause(waited_s: float) -> None:
+    time.sleep(0.0005 if waited_s < 0.1 else 0.005)
 
 
 class _BoundDatabase(peewee.SqliteDatabase):

@@ -170,7 +170,13 @@ class Storage:
 
     async def listener(self) -> Listener:
         """Opens a connection that hears of every process's commits; PostgreSQL only. Raises StorageUnavailable."""
-        return await asyncio.wrap_future(self._in_pool(self._backend.open_listener))
+        opening = self._in_pool(self._backend.open_listener)
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            # The pool connects all the same, and nobody else would close that.
+            opening.add_done_callback(_close_opened)
+            raise
 
     def on_commit(self, callback: Callable[[int], None]) -> Callable[[], None]:
         """Calls `callback(revision)` on the running loop after each commit of this process that took a revision.
@@ -244,6 +250,11 @@ class Storage:
         if self._inline_thread != threading.get_ident():
             raise StorageUnavailable("another thread has the inline connection")
         return _in_snapshot(session, fn)
+
+
+def _close_opened(opening: concurrent.futures.Future[Listener]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _in_snapshot(session: Session, fn: Callable[[ReadTx], T]) -> T:
