@@ -13,6 +13,8 @@ from openfacility_server.auth.principal import ANONYMOUS, Principal
 from openfacility_server.rpc import Method
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z")
+# W3C trace context: what does not match counts as not sent.
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 @dataclass(slots=True)
@@ -60,7 +62,9 @@ def begin(method: Method, metadata: Iterable[tuple[str, str | bytes]], peer: str
             json = True
     if not _REQUEST_ID.match(request_id):
         request_id = uuid.uuid4().hex
-    trace_id = traceparent[3:35] if len(traceparent) == 55 else ""
+    if traceparent and not _TRACEPARENT.match(traceparent):
+        traceparent = ""
+    trace_id = traceparent[3:35]
     call = Call(method, request_id, peer, json, authorizations, traceparent=traceparent, trace_id=trace_id)
     _current.set(call)
     return call
