@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from openfacility_server.jobs.engines import EngineJob, Observation
 from openfacility_server.jobs.engines.local import LocalEngine, LocalSettings
 from openfacility_server.jobs.model import JobReason, JobSpec, JobState
 
 DEADLINE = 60.0
+
+T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
@@ -55,22 +57,27 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def until(condition: Callable[[], Any], what: str = "condition") -> Any:
+def names_in(directory: Path) -> list[str]:
+    """Names of the files in a directory."""
+    return [path.name for path in directory.iterdir()]
+
+
+async def until(condition: Callable[[], T | None], deadline: float = DEADLINE) -> T:
     """Waits until something holds, and returns it."""
-    async with asyncio.timeout(DEADLINE):
-        while not (value := condition()):
+    async with asyncio.timeout(deadline):
+        while not (value := condition()):  # noqa: ASYNC110 -- what is waited for is done by other processes
             await asyncio.sleep(0.01)
-    assert value, what
     return value
 
 
 async def numbers_in(path: Path, count: int = 1) -> list[int]:
     """Waits for a file of process numbers."""
-    return await until(
-        lambda: (
-            found if path.exists() and len(found := [int(word) for word in path.read_text().split()]) >= count else None
-        )
-    )
+
+    def found() -> list[int] | None:
+        numbers = [int(word) for word in path.read_text().split()] if path.exists() else []
+        return numbers if len(numbers) >= count else None
+
+    return await until(found)
 
 
 class Followed:
@@ -101,8 +108,12 @@ class Followed:
 
     async def clear_away(self) -> None:
         """Ends every job."""
-        await self.engine.cancel(sorted(os.listdir(self.settings.spool / "active")), JobReason.CANCELED_BY_OPERATOR)
-        await until(lambda: not os.listdir(self.settings.spool / "active"), "no active jobs")
+        await self.engine.cancel(self.unfinished(), JobReason.CANCELED_BY_OPERATOR)
+        await until(lambda: not self.unfinished())
+
+    def unfinished(self) -> list[str]:
+        """Jobs that have not ended, or whose ends have not been taken."""
+        return sorted(names_in(self.settings.spool / "active"))
 
     async def submit(self, spec: JobSpec, job_id: str = "", **values: Any) -> str:
         job = EngineJob(job_id or new_id(), spec, "me", **values)
@@ -149,13 +160,13 @@ class Followed:
 
     async def end_of(self, job_id: str) -> Observation:
         """Waits for a job's end."""
-        await until(lambda: any(o.state.final for o in self.of(job_id)), f"end of {job_id}")
+        await until(lambda: any(o.state.final for o in self.of(job_id)))
         return next(o for o in self.of(job_id) if o.state.final)
 
     async def ends_of(self, job_ids: Sequence[str]) -> list[Observation]:
         """Waits for the ends of jobs, in their order."""
         wanted = set(job_ids)
-        await until(lambda: wanted <= {o.job_id for o in self.ends()}, "all ends")
+        await until(lambda: wanted <= {o.job_id for o in self.ends()})
         by_id = {o.job_id: o for o in self.ends()}
         return [by_id[job_id] for job_id in job_ids]
 

@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
 from openfacility_server.jobs.engines import EngineError, EngineUpdate, OutputStream
+from openfacility_server.jobs.engines.local.shepherd import proc
 from openfacility_server.jobs.model import (
     Container,
     JobArray,
@@ -21,7 +21,8 @@ from openfacility_server.jobs.model import (
     JobState,
     ResourceSpec,
 )
-from tests.engines.local_harness import Followed, alive, followed, numbers_in, shell, until, waits_for
+
+from tests.engines.local_harness import Followed, alive, followed, names_in, numbers_in, shell, until, waits_for
 
 
 @pytest.fixture
@@ -417,19 +418,18 @@ async def test_update(local: Followed) -> None:
 
 async def test_nothing_is_leaked(local: Followed) -> None:
     await local.run(shell("true"))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(names_in(Path("/proc/self/fd")))
     ids = [await local.submit(shell("sleep 0.05")) for _ in range(20)]
     await local.ends_of(ids)
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= before, "descriptors closed")
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert all(alive(int(pid)) for pid in children), "a zombie"
+    await until(lambda: len(names_in(Path("/proc/self/fd"))) <= before)
+    assert all(alive(child) for child in proc.children(os.getpid()))  # no zombies
 
 
 async def test_retention(tmp_path: Path) -> None:
     async with followed(tmp_path, retention=timedelta(seconds=1)) as local:
         old = await local.run(shell("true"))
         waiting = await local.submit(shell("true", hold=True))
-        await until(lambda: not (local.settings.spool / "jobs" / old.job_id).exists(), "old job removed")
+        await until(lambda: not (local.settings.spool / "jobs" / old.job_id).exists())
         assert [o.job_id for o in await local.engine.observe([old.job_id, waiting])] == [waiting]
 
 

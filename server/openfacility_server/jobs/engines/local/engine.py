@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -104,11 +104,7 @@ class LocalEngine:
         sequences = await self._run(self._spool.sequences, len(jobs))
         numbered = list(zip(jobs, sequences, strict=True))
         chunks = [numbered[first : first + CHUNK] for first in range(0, len(numbered), CHUNK)]
-        # All of them come to their end, also when one fails: nothing is written behind the caller's back.
-        results = await asyncio.gather(*(self._run(self._write, chunk) for chunk in chunks), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await _all(self._run(self._write, chunk) for chunk in chunks)
         await self._run(self._spool.commit, [job.id for job in jobs])
 
     def _write(self, numbered: Sequence[tuple[EngineJob, int]]) -> None:
@@ -184,10 +180,12 @@ class LocalEngine:
         try:
             while not closed.done():
                 news = asyncio.create_task(leader.observations())
-                await asyncio.wait((news, running, closed), return_when=asyncio.FIRST_COMPLETED)
-                if not news.done():
+                try:
+                    await asyncio.wait((news, running, closed), return_when=asyncio.FIRST_COMPLETED)
+                    if not news.done():
+                        break
+                finally:
                     news.cancel()
-                    break
                 yield news.result()
                 await leader.acknowledge(news.result())
         finally:
@@ -222,8 +220,8 @@ class LocalEngine:
         return None
 
     async def _each(self, job_ids: Sequence[str], change: Callable[[str], object]) -> None:
-        for first in range(0, len(job_ids), CHUNK):
-            await self._run(_for_each, job_ids[first : first + CHUNK], change)
+        chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
+        await _all(self._run(_for_each, chunk, change) for chunk in chunks)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         """Does file work beside the event loop. Raises EngineUnavailable."""
@@ -233,6 +231,13 @@ class LocalEngine:
             return await asyncio.get_running_loop().run_in_executor(self._files, function, *arguments)
         except OSError as error:
             raise EngineUnavailable(_unavailable(error)) from error
+
+
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    """Does work side by side; raises the first failure when all of it is done, so that none goes on unseen."""
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _unavailable(error: OSError) -> str:

@@ -7,6 +7,7 @@ line with them. A leader that has just begun therefore does nothing that one at 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import time
@@ -20,6 +21,7 @@ from typing import TypeVar
 from openfacility_server.jobs.engines import Observation
 from openfacility_server.jobs.engines.local import launch
 from openfacility_server.jobs.engines.local.codec import (
+    Json,
     exit_to_observation,
     from_nanoseconds,
     needs_from_json,
@@ -33,6 +35,10 @@ from openfacility_server.jobs.model import JobReason, JobState
 
 RESCAN = 1.0
 RETRY = 0.1
+ENDS_AT_ONCE = 100
+RECHECK_AT_LEAST = 20
+RECHECK_ROUNDS = 60
+FILE_THREADS = 4
 SWEEP = 3600.0
 CHUNK = 200
 LONGEST_BACKOFF = 30.0
@@ -51,13 +57,16 @@ class Leader:
         self.queue = Queue(settings.cores, settings.memory, spool.members, spool.fate)
         self.trouble = ""  # why nothing can be started, if so
         self._watch = ShepherdWatch(self._shepherd_gone)
-        self._files = ThreadPoolExecutor(2, "local-files")
+        self._files = ThreadPoolExecutor(FILE_THREADS, "local-files")
         self._nursery = launch.Nursery(settings, spool)
         self._spawner = ThreadPoolExecutor(1, "local-spawn")
         self._woken = asyncio.Event()
         self._news = asyncio.Event()
         self._observations: list[Observation] = []
         self._dirty: set[str] = set()
+        self._strangers: set[str] = set()  # found by the last rescan, and not told of by a notice before
+        self._to_recheck: list[str] = []
+        self._ending: dict[str, Json] = {}
         self._gone: set[str] = set()  # jobs whose shepherd was seen to end, not looked at since
         self._starting: dict[str, asyncio.Task[None]] = {}
         # Ends that were published. Until the follower has taken them their jobs stay on the list of active ones; they
@@ -144,17 +153,30 @@ class Leader:
         doomed, self.queue.doomed = self.queue.doomed, {}
         for entry in doomed.values():
             message = "A job that it depends on ended in a way that rules out its start."
-            await self._end_waiting(entry, JobReason.DEPENDENCY_NEVER_SATISFIED, message)
+            self._end_waiting(entry, JobReason.DEPENDENCY_NEVER_SATISFIED, message)
+        await self._end_some()
 
     async def _rescan(self) -> None:
         """Makes up for notices that were lost."""
         self._watch.poll()
         taken, self._taken = self._taken, set()
         active = await self._in_files(self._spool.active_ids)
-        self._dirty.update(set(active) - self.queue.entries.keys() - self._told)
+        strangers = set(active) - self.queue.entries.keys() - self._told
+        # One rescan later: jobs that are just being submitted get their notices when all of them are there, in order.
+        self._dirty.update(strangers if self._next_rescan == 0 else strangers & self._strangers)
+        self._strangers = strangers
         self._told -= taken
+        self._recheck()
         self._next_rescan = time.monotonic() + RESCAN
         await self._sweep()
+
+    def _recheck(self) -> None:
+        """Looks at every job from time to time, some with each rescan: a full disk may have swallowed a notice."""
+        if not self._to_recheck:
+            self._to_recheck = list(self.queue.entries)
+        some = max(RECHECK_AT_LEAST, len(self.queue.entries) // RECHECK_ROUNDS)
+        self._dirty.update(self._to_recheck[-some:])
+        del self._to_recheck[-some:]
 
     async def _sweep(self) -> None:
         retention = self._settings.retention
@@ -215,7 +237,8 @@ class Leader:
 
     async def _refresh_waiting(self, entry: Entry, snapshot: Snapshot) -> None:
         if snapshot.cancel is not None:
-            await self._end_waiting(entry, JobReason[snapshot.cancel["reason"]])
+            self._end_waiting(entry, JobReason[snapshot.cancel])
+            self.queue.set_aside(entry)
             return
         held = held_by(snapshot)
         entry.held = None if held is None else JobReason[held]
@@ -225,15 +248,27 @@ class Leader:
             self.queue.set_needs(entry, needs)
         self.queue.place(entry)
 
-    async def _end_waiting(self, entry: Entry, reason: JobReason, message: str = "") -> None:
-        value = {"state": JobState.CANCELED.name, "reason": reason.name, "message": message}
-        try:
-            await self._in_files(self._spool.end, entry.id, Claim.NONE, value)
-        except OSError:
-            log.exception("job %s cannot be ended", entry.id)
-            self._look_later(entry.id)
-        else:
-            self._look_at(entry.id)
+    def _end_waiting(self, entry: Entry, reason: JobReason, message: str = "") -> None:
+        """Ends a job that has not been started, soon: see `_end_some`."""
+        self._ending[entry.id] = {"state": JobState.CANCELED.name, "reason": reason.name, "message": message}
+
+    async def _end_some(self) -> None:
+        """Records ends of jobs that were not started: some at a time, so that others can start meanwhile."""
+        if not self._ending:
+            return
+        batch = dict(itertools.islice(self._ending.items(), ENDS_AT_ONCE))
+        items = list(batch.items())
+        parts = [dict(items[first::FILE_THREADS]) for first in range(FILE_THREADS)]
+        failures = await asyncio.gather(*(self._in_files(_end_all, self._spool, part) for part in parts))
+        failed = set().union(*failures)
+        for job_id in batch:
+            del self._ending[job_id]
+            if job_id in failed:
+                self._look_later(job_id)
+            else:
+                self._look_at(job_id)
+        if self._ending:
+            self._woken.set()
 
     async def _refresh_launched(self, entry: Entry, snapshot: Snapshot) -> None:
         assert snapshot.launch is not None
@@ -328,7 +363,6 @@ class Leader:
         try:
             pid = await loop.run_in_executor(self._spawner, self._nursery.start, entry.id, entry.needs)
         except OSError as error:
-            log.exception("job %s could not be started", entry.id)
             await self._withdraw(entry, f"Jobs cannot be started: {error.strerror}.")
         else:
             if pid is None:  # held, canceled or changed meanwhile
@@ -342,6 +376,17 @@ class Leader:
 
 def _read_all(spool: Spool, job_ids: Sequence[str]) -> list[Snapshot]:
     return [snapshot for job_id in job_ids if (snapshot := spool.read(job_id)) is not None]
+
+
+def _end_all(spool: Spool, ends: dict[str, Json]) -> set[str]:
+    failed = set()
+    for job_id, value in ends.items():
+        try:
+            spool.end(job_id, Claim.NONE, value)
+        except OSError:
+            log.exception("job %s cannot be ended", job_id)
+            failed.add(job_id)
+    return failed
 
 
 def waiting_since(snapshot: Snapshot) -> datetime:

@@ -147,6 +147,10 @@ class Queue:
         elif entry.place is not Place.READY:
             self._line_up(entry)
 
+    def set_aside(self, entry: Entry) -> None:
+        """Keeps a waiting job from starting: its end is being recorded."""
+        self._leave(entry)
+
     def take(self, entry: Entry) -> None:
         """Gives a job its cores and memory, also beyond what there is (it was started before)."""
         if entry.place is not Place.TAKEN:

@@ -24,6 +24,7 @@ accepted here, an engine that runs jobs as other users is another engine.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -39,6 +40,8 @@ from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnava
 from openfacility_server.jobs.engines.local.codec import Json, Submitted, job_to_json, submitted_from_json
 from openfacility_server.jobs.engines.local.shepherd import record
 from openfacility_server.jobs.model import JobState
+
+log = logging.getLogger(__name__)
 
 JOB_ID = re.compile(r"[a-z0-9]{1,32}(_[0-9]{1,8})?\Z")
 
@@ -67,7 +70,7 @@ class Snapshot:
 
     job: Submitted
     control: Json
-    cancel: Json | None
+    cancel: str | None
     launch: Json | None
     claim: Json | None
     started: Json | None
@@ -87,6 +90,7 @@ class Spool:
         self.arrays = os.path.join(self.root, "arrays")
         self.trash = os.path.join(self.root, "trash")
         self.wake = os.path.join(self.root, "wake")
+        self._damaged: set[str] = set()  # said once of each
 
     def prepare(self, resource_id: str) -> None:
         """Makes what is missing. Raises EngineUnavailable when the spool is another resource's."""
@@ -193,9 +197,18 @@ class Spool:
         return JOB_ID.match(job_id) is not None and os.path.exists(self.path(job_id, record.JOB))
 
     def read(self, job_id: str) -> Snapshot | None:
-        """Returns what is recorded of a job, or None."""
+        """Returns what is recorded of a job, or None. A damaged record is as good as none, and stops nobody else."""
         if JOB_ID.match(job_id) is None:
             return None
+        try:
+            return self._read(job_id)
+        except (ValueError, LookupError, TypeError):
+            if job_id not in self._damaged:
+                log.exception("the record of job %s is damaged", job_id)
+                self._damaged.add(job_id)
+            return None
+
+    def _read(self, job_id: str) -> Snapshot | None:
         # The end is read first: what is read after it is then never younger than it, and a job that is seen without
         # end but with a dead shepherd is looked at again under its claim before anything is concluded.
         ended = record.read_json(self.path(job_id, record.EXIT))
@@ -205,7 +218,7 @@ class Spool:
         return Snapshot(
             job=submitted_from_json(job),
             control=record.read_json(self.path(job_id, record.CONTROL)) or {},
-            cancel=record.read_json(self.path(job_id, record.CANCEL)),
+            cancel=record.read_cancel(self.path(job_id, record.CANCEL)),
             launch=record.read_json(self.path(job_id, record.LAUNCH)),
             claim=record.read_json(self.path(job_id, record.CLAIM)),
             started=record.read_json(self.path(job_id, record.STARTED)),
@@ -238,8 +251,7 @@ class Spool:
         with self.locked(job_id):
             if os.path.exists(self.path(job_id, record.EXIT)):
                 return False
-            if not os.path.exists(self.path(job_id, record.CANCEL)):
-                record.write_json(self.path(job_id, record.CANCEL), {"reason": reason, "time": time.time_ns()})
+            record.write_cancel(self.path(job_id, record.CANCEL), reason)
         record.notify(self.root, job_id)
         return True
 

@@ -229,9 +229,9 @@ class Shepherd:
     def _obey_cancel(self) -> None:
         if self.deaf or self.stopping:
             return
-        cancel = record.read_json(self.job.file(record.CANCEL))
-        if cancel is not None:
-            self._stop(str(cancel["reason"]), "")
+        reason = record.read_cancel(self.job.file(record.CANCEL))
+        if reason is not None:
+            self._stop(reason, "")
 
     def _sample(self, moment: float) -> None:
         used = proc.resident(proc.descendants(os.getpid()))

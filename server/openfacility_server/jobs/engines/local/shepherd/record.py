@@ -1,7 +1,7 @@
 """Files of a job's directory: how they are written, and how one process claims a job. Used by shepherd and engine."""
 
 # A shepherd starts in milliseconds: no pathlib, no contextlib, nothing from outside of its package.
-# ruff: noqa: PTH104, PTH108, PTH118, PTH120, PTH123, SIM105
+# ruff: noqa: PTH104, PTH108, PTH115, PTH118, PTH120, PTH123, PTH211, SIM105
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 JOB = "job.json"  # what was submitted; never changes
 SCRIPT = "script"  # the inline script, when there is one
 CONTROL = "control.json"  # what was changed since: hold, name, duration, ...
-CANCEL = "cancel"  # somebody wants the end of it, and why; the first one counts
+CANCEL = "cancel"  # somebody wants the end of it: a symbolic link to the reason, the first one counts
 LAUNCH = "launch.json"  # the leader decided to start it; from here on it cannot be held or given other resources
 CLAIM = "claim"  # locked by its shepherd for as long as that lives; not empty: a shepherd has taken the job
 STARTED = "started.json"  # it runs, since when, and what
@@ -71,6 +71,23 @@ def read_json(path: str) -> Json | None:
         return None
     value: Json | None = json.loads(content) if content else None
     return value
+
+
+def write_cancel(path: str, reason: str) -> None:
+    """Asks for the end of a job. A link needs no room on the disk: the job may be what has filled it."""
+    try:
+        os.symlink(reason, path)
+    except FileExistsError:
+        return
+    sync_directory(os.path.dirname(path))
+
+
+def read_cancel(path: str) -> str | None:
+    """Returns the reason for which a job is to end, if it is."""
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return None
 
 
 def remove(path: str) -> None:
