@@ -375,8 +375,8 @@ async def test_compacted_and_future_revisions_are_refused(storage: Storage) -> N
 
 async def test_compaction_while_watchers_resume(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watcher either gets everything after its revision, or Compacted; never a log with a hole."""
-    monkeypatch.setattr(hub_module, "COMPACT_CHUNK", 7)
-    monkeypatch.setattr(log, "PAGE_EVENTS", 10)
+    monkeypatch.setattr(hub_module, "COMPACT_CHUNK", 10)
+    monkeypatch.setattr(log, "PAGE_EVENTS", 40)
     for number in range(200):
         await storage.write(change(*(f"a{number}-{part}" for part in range(1 + number % 4))))
     truth = await log_entries(storage)
@@ -399,8 +399,8 @@ async def test_compaction_while_watchers_resume(storage: Storage, monkeypatch: p
             checked.against(truth)
 
         while not compacting.done():
-            await asyncio.gather(*(resume(after) for after in range(0, 200, 20)))
-        await asyncio.gather(*(resume(after) for after in range(0, 200, 20)))
+            await asyncio.gather(*(resume(after) for after in range(0, 200, 40)))
+        await asyncio.gather(*(resume(after) for after in range(0, 200, 40)))
         assert 40 <= len(await log_entries(storage)) <= 50
     assert all(outcomes.values()), outcomes
 

@@ -24,6 +24,7 @@ from openfacility_server.storage import (
     compile_sql,
 )
 from openfacility_server.storage import tx as tx_module
+from openfacility_server.storage.session import Session
 from openfacility_server.storage.sql import to_format_style
 from openfacility_server.storage.tx import expire_requests
 
@@ -294,6 +295,26 @@ async def test_after_close(database: Database) -> None:
             await call(lambda _: None)
     with pytest.raises(StorageUnavailable):
         await store.ping()
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_repeated(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have happened: only the caller can know, by its request id."""
+    session = type(storage._writer._session)
+    commit = session.commit
+
+    def lossy(self: Session, *arguments: object) -> None:
+        commit(self, *arguments)
+        monkeypatch.setattr(session, "broken", property(lambda other: other is self))
+        raise StorageUnavailable("the connection broke")
+
+    monkeypatch.setattr(session, "commit", lossy)
+    results = await asyncio.gather(*(storage.write(add(name)) for name in "abcdef"), return_exceptions=True)
+    monkeypatch.undo()
+    assert all(isinstance(result, StorageUnavailable) for result in results), results
+    assert await storage.read(ids) == list("abcdef"), "each happened once"
+    await storage.write(add("g"))
 
 
 # Migrations

@@ -198,8 +198,9 @@ class EventHub:
             try:
                 await self._pull()
                 waiting = 0.05
-            except StorageError as error:
-                # Nothing is lost: the next attempt reads on after the ring's revision.
+            except Exception as error:  # noqa: BLE001 - logged below, or expected
+                # Nothing is lost: the next attempt reads on after the ring's revision. Whatever it is, following must
+                # not end, or every watcher would wait for ever.
                 if not isinstance(error, StorageUnavailable):
                     _log.exception("cannot read the log")
                 await asyncio.sleep(waiting * random.uniform(0.8, 1.2))

@@ -110,6 +110,11 @@ class Storage:
 
     async def close(self) -> None:
         """Finishes the writes that wait, then closes every connection. Further calls raise StorageUnavailable."""
+        self._closed = True
+        # On the thread that uses it.
+        inline, self._inline = self._inline, None
+        if inline:
+            inline.close()
         await asyncio.get_running_loop().run_in_executor(None, self.close_sync)
 
     def close_sync(self) -> None:

@@ -156,6 +156,7 @@ class Writer:
         session: Session | None = None
         outcomes: list[_Outcome] = []
         again: list[_Work] = []
+        committing = False
         try:
             session = self._connected()
             group = Group(session, session.begin_write())
@@ -181,10 +182,14 @@ class Writer:
                     with self._lock:
                         if self._queue:
                             works.append(self._queue.popleft())
+            committing = True
             self._commit(session, group, len(outcomes))
-        except StorageError:
+        except StorageError as error:
             if session:
                 session.rollback()
+                if committing and session.broken:
+                    # The commit may have happened: running anything again could do it twice.
+                    return [_Outcome(work, error=error) for work in works]
             return None
         outcomes.extend(self._alone(work) for work in again)
         return outcomes
