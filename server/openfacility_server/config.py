@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -341,6 +341,9 @@ def parse(text: str, directory: Path, name: str = "configuration") -> Config:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{name}{line}: {getattr(error, 'problem', None) or 'is not YAML'}") from error
+    if root is not None and (problems := list(_duplicates(root))):
+        # YAML would let the last one win.
+        raise ConfigError("\n".join(f"{name}:{line}: {key}: is given twice" for line, key in problems))
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -351,11 +354,27 @@ def parse(text: str, directory: Path, name: str = "configuration") -> Config:
         raise ConfigError("\n".join(_explain(name, root, problem) for problem in error.errors())) from None
 
 
+def _duplicates(node: yaml.Node, path: str = "") -> Iterator[tuple[int, str]]:
+    """Yields line and path of every key that its mapping has before."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _duplicates(value, f"{path}{index}.")
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                yield key.start_mark.line + 1, f"{path}{key.value}"
+            seen.add(str(key.value))
+            yield from _duplicates(value, f"{path}{key.value}.")
+
+
 def _explain(name: str, root: yaml.Node | None, problem: Any) -> str:
     location = problem["loc"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key"
+    elif problem["type"].startswith("time_delta"):
+        message = "must be a duration: a number of seconds"
     where = ".".join(str(part) for part in location) or "configuration"
     return f"{name}:{_line(root, location)}: {where}: {message}"
 
