@@ -32,8 +32,12 @@ async def watch_jobs(
         owners = filter_.owners & {owner} if filter_.owners else frozenset({owner})
         filter_ = replace(filter_, owners=owners or frozenset({""}))
     newer: Mapping[str, int] = {}
-    if after is None:
-        after = await hub.refresh()
+    current = await hub.refresh()
+    if after is not None:
+        # What was committed before the call is the past, which is told before the watcher has caught up.
+        await hub.reached(current)
+    else:
+        after = current
         if snapshot:
             changed: dict[str, int] = {}
             async for part in _snapshot(jobs, principal, filter_, after, changed):
