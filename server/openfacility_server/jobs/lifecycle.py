@@ -100,7 +100,8 @@ def _array_status(status: JobStatus, counts: ArrayCounts) -> JobStatus:
     if counts.active:
         return JobStatus(JobState.ACTIVE)
     if counts.waiting:
-        keep = status.state in (JobState.HELD, JobState.NEW) and counts.waiting == counts.total
+        untouched = status.state == JobState.NEW and counts.waiting == counts.total
+        keep = untouched or status.state == JobState.HELD
         return status if keep else JobStatus(JobState.QUEUED)
     if counts.failed:
         text = f"{counts.failed} of {counts.total} elements failed"

@@ -16,6 +16,11 @@ from openfacility_server.storage import Tx
 
 def apply(store: JobStore, tx: Tx, seen: Sequence[Observation]) -> None:
     """Stores what is new in observations. Repeating it changes nothing."""
+    save(store, tx, changes_of(store, tx, seen))
+
+
+def changes_of(store: JobStore, tx: Tx, seen: Sequence[Observation]) -> list[tuple[Working, Job]]:
+    """Returns jobs, each with the same job as it is seen."""
     known = store.load(tx, list({observation.job_id for observation in seen}))
     changed: dict[str, Job] = {}
     for observation in seen:
@@ -23,37 +28,35 @@ def apply(store: JobStore, tx: Tx, seen: Sequence[Observation]) -> None:
         if found is not None:
             current = changed.get(observation.job_id, found.job)
             changed[observation.job_id] = lifecycle.observed(current, observation)
-    save(store, tx, ((known[job_id], job) for job_id, job in changed.items()))
+    return [(known[job_id], job) for job_id, job in changed.items()]
 
 
 def save(store: JobStore, tx: Tx, changes: Iterable[tuple[Working, Job]]) -> None:
-    """Stores jobs as changed, and what that means for the arrays that they are elements of."""
+    """Stores jobs as changed, and what that means for the arrays that they are elements of.
+
+    Call it once in a transaction for any one job and for any one array: a job changes once in a revision.
+    """
     now = datetime.now(UTC)
+    wanted = {found.job.id: (found, job) for found, job in changes}
     moves: dict[str, list[tuple[JobState, JobState]]] = defaultdict(list)
-    for found, job in changes:
-        if job == found.job:
-            continue
-        # What an engine tells of, it has: there is nothing left to hand over.
-        todo = found.todo & ~Todo.SUBMIT if job.status.state > JobState.NEW else found.todo
-        todo = Todo.NOTHING if job.status.state.final else todo
-        changed = replace(job, update_time=now, revision=tx.revision())
-        store.update(tx, replace(found, job=changed, todo=todo), found.job)
+    for found, job in wanted.values():
         if job.array_job_id and job.status.state != found.job.status.state:
             moves[job.array_job_id].append((found.job.status.state, job.status.state))
     for array_job_id, steps in moves.items():
-        _save_array(store, tx, array_job_id, steps, now)
+        if array_job_id not in wanted:
+            found = store.load(tx, [array_job_id])[array_job_id]
+            wanted[array_job_id] = found, found.job
+        found, job = wanted[array_job_id]
+        if job.array_counts is not None:
+            wanted[array_job_id] = found, lifecycle.array_after(job, lifecycle.count(job.array_counts, steps), now)
+    for found, job in wanted.values():
+        if job != found.job:
+            _save_one(store, tx, found, job, now)
 
 
-def _save_array(
-    store: JobStore, tx: Tx, array_job_id: str, moves: Sequence[tuple[JobState, JobState]], now: datetime
-) -> None:
-    found = store.load(tx, [array_job_id])[array_job_id]
-    counts = found.job.array_counts
-    if counts is None:
-        return
-    after = lifecycle.count(counts, moves)
-    job = lifecycle.array_after(found.job, after, now)
-    if job != found.job:
-        job = replace(job, update_time=now, revision=tx.revision())
-        todo = Todo.NOTHING if job.status.state.final else found.todo
-        store.update(tx, replace(found, job=job, todo=todo), found.job)
+def _save_one(store: JobStore, tx: Tx, found: Working, job: Job, now: datetime) -> None:
+    # What an engine tells of, it has: there is nothing left to hand over.
+    todo = found.todo & ~Todo.SUBMIT if job.status.state > JobState.NEW else found.todo
+    todo = Todo.NOTHING if job.status.state.final else todo
+    job = replace(job, update_time=now, revision=tx.revision())
+    store.update(tx, replace(found, job=job, todo=todo), found.job)

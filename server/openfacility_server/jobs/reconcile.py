@@ -205,7 +205,6 @@ class Reconciler:
         known = {observation.job_id for observation in seen}
 
         def effect(tx: Tx) -> None:
-            observations.apply(self._store, tx, seen)
             now = datetime.now(UTC)
             never_got = [
                 w for w in self._store.load(tx, ids).values() if w.todo & Todo.SUBMIT and w.job.id not in known
@@ -214,7 +213,7 @@ class Reconciler:
                 (w, lifecycle.moved(w.job, JobStatus(JobState.CANCELED, JobReason(w.cancel_reason)), now))
                 for w in never_got
             ]
-            observations.save(self._store, tx, changes)
+            observations.save(self._store, tx, [*observations.changes_of(self._store, tx, seen), *changes])
             self._store.set_todo(tx, ids, Todo.CANCEL | Todo.SUBMIT)
 
         await self._storage.write(effect)

@@ -104,13 +104,14 @@ class Steering:
         seen = await engine.observe(ids)
 
         def effect(tx: Tx) -> bytes:
-            observations.apply(self._store, tx, seen)
             now = datetime.now(UTC)
-            for found in self._store.load(tx, ids).values():
-                current = found.job
+            changes = {found.job.id: (found, found.job) for found in self._store.load(tx, ids).values()}
+            changes |= {found.job.id: (found, job) for found, job in observations.changes_of(self._store, tx, seen)}
+            for key, (found, current) in changes.items():
                 waiting = current.status.state <= JobState.HELD
                 if current.status.state == JobState.NEW or (current.array_counts and waiting):
-                    observations.save(self._store, tx, [(found, change(current, now))])
+                    changes[key] = found, change(current, now)
+            observations.save(self._store, tx, changes.values())
             stored = self._store.load(tx, [job_id])[job_id]
             _require_waiting(stored.job, verb)
             return self._message(tx, job_id)
@@ -129,7 +130,9 @@ class Steering:
         if answer is not None:
             return answer
         job, _ = await self._with_elements(principal, job_id)
-        update = _engine_update(self._updated(job, values, paths, etag).spec, paths)
+        updated = self._updated(job, values, paths, etag)
+        # An array is ours alone: an engine has its elements.
+        update = None if job.array_counts else _engine_update(updated.spec, paths)
         if update and job.status.state != JobState.NEW:
             await self._update_engine(job, update)
 
