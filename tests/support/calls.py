@@ -121,7 +121,7 @@ class Seen:
 
 
 class Caller:
-    """One signed-in caller. Jobs that it submits through `submit` bear a label of their own and are ended at the end."""
+    """One caller. Jobs that it submits through `submit` bear a label of their own and are ended after the test."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str | None, name: str = "") -> None:
         self.name = name
