@@ -1,3 +1,4 @@
+# ruff: noqa: INP001
 """Makes deploy/envoy/envoy.yaml: Envoy's configuration with a route for every binding of the descriptor set."""
 
 import sys

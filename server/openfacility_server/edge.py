@@ -13,7 +13,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -186,15 +185,23 @@ class Envoy:
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=5) as client:
             return await client.request(method, path)
 
+    async def drain(self) -> None:
+        """Makes Envoy take no new connections and say so, before the server behind it ends its streams."""
+        with contextlib.suppress(httpx.HTTPError):
+            await self.admin("POST", "/healthcheck/fail")
+            await self.admin("POST", "/drain_listeners?graceful&skip_exit")
+
     async def stop(self, grace: float = 1.0) -> None:
-        """Stops Envoy: takes no new connections, waits up to ``grace`` seconds for open ones to end, then ends it."""
+        """Stops Envoy: drains it, waits up to ``grace`` seconds for open requests to end, then ends it.
+
+        Stop the server behind it first, or its streams are cut off instead of ending with what the server has to say.
+        """
         process = self._process
         if process is None:
             return
         if process.returncode is None and grace > 0:
+            await self.drain()
             with contextlib.suppress(httpx.HTTPError):
-                await self.admin("POST", "/healthcheck/fail")
-                await self.admin("POST", "/drain_listeners?graceful&skip_exit")
                 end = time.monotonic() + grace
                 # Envoy tells nobody when its last request has ended, so it is asked.
                 while time.monotonic() < end and await self._requests():  # noqa: ASYNC110
@@ -218,9 +225,13 @@ class Envoy:
         """Passes Envoy's log lines on to ours."""
         assert self._process is not None
         assert self._process.stderr is not None
+        level = logging.INFO
         while line := await self._process.stderr.readline():
-            level, _, rest = line.decode("utf-8", "replace").rstrip().partition("\t")
-            logger, tab, text = rest.partition("\t")
-            extra: Mapping[str, str] = {"envoy_logger": logger} if tab else {}
-            # A line of another form is part of a message of several lines, or Envoy's last words.
-            _log.log(_LEVELS.get(level, logging.ERROR), "%s", text if tab else line.decode().rstrip(), extra=extra)
+            text = line.decode("utf-8", "replace").rstrip()
+            word, tab, rest = text.partition("\t")
+            logger = ""
+            if tab and word in _LEVELS:
+                level = _LEVELS[word]
+                logger, _, text = rest.partition("\t")
+            # Else the line goes on with the message before it, at the same level: headers, for one, are for debugging.
+            _log.log(level, "%s", text, extra={"envoy_logger": logger} if logger else {})

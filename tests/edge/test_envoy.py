@@ -174,8 +174,9 @@ async def test_dies_with_its_parent(envoy_binary: str, directory: Path) -> None:
         pid = int(await parent.stdout.readline())
         parent.kill()
         await parent.wait()
-        while _runs(pid):
-            await asyncio.sleep(0.02)  # nobody tells us of the death of a process that is not our child
+        # Nobody tells us of the death of a process that is not our child.
+        while _runs(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 def _runs(pid: int) -> bool:

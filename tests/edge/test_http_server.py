@@ -151,5 +151,5 @@ async def test_successor_keeps_its_socket(alone: Upstream) -> None:
 async def test_port_in_use(alone: Upstream) -> None:
     assert alone.http is not None
     other = HttpServer(alone.http._deps, listen=f"127.0.0.1:{alone.http.port}", unix_socket=None)
-    with pytest.raises(OSError, match="cannot listen at 127.0.0.1"):
+    with pytest.raises(OSError, match="cannot listen at 127"):
         await other.start()
