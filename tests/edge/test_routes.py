@@ -142,12 +142,15 @@ async def test_nothing_from_outside_steers(client: httpx.AsyncClient, server: Sc
         "x-envoy-original-path": "/x",
         "x-forwarded-client-cert": "Subject=CN=root",
         "grpc-status": "5",
+        "grpc-timeout": "soon",
+        "anything-bin": "not base64!",
     }
     assert (await client.get("/v1/jobs/a", headers=headers)).status_code == 200
     metadata = server.calls[0].metadata
     assert metadata["x-openfacility-json"] == "1"
     assert metadata["x-envoy-original-path"] == "/v1/jobs/a"
-    assert not {"x-envoy-upstream-rq-timeout-ms", "x-forwarded-client-cert"} & set(metadata)
+    stripped = {"x-envoy-upstream-rq-timeout-ms", "x-forwarded-client-cert", "grpc-timeout", "anything-bin"}
+    assert not stripped & set(metadata)
 
 
 async def test_what_clients_see(client: httpx.AsyncClient, server: Scripted) -> None:
