@@ -29,6 +29,10 @@ BUSY_TIMEOUT_S = 5.0
 """How long a write waits for another process's write before it becomes StorageUnavailable, seconds."""
 MIGRATION_TIMEOUT_S = 120.0
 _TURN_PATIENCE_S = 1.0
+WRITER_CACHE_KIB = 4096
+READER_CACHE_KIB = 1024
+"""Page cache of a connection, of which there are six. Small: what is in the file is read through the memory map, and
+shared by all of them."""
 MMAP_BYTES = 256 << 20
 WAL_KEEP_BYTES = 64 << 20
 """The write-ahead log is cut back to this after a checkpoint; it grows beyond only while a long read holds it."""
@@ -91,7 +95,7 @@ class SqliteSession(Session):
                 "foreign_keys = ON",
                 f"mmap_size = {MMAP_BYTES}",
                 f"journal_size_limit = {WAL_KEEP_BYTES}",
-                "cache_size = -16384",
+                f"cache_size = -{WRITER_CACHE_KIB if writer else READER_CACHE_KIB}",
                 "temp_store = MEMORY",
             ):
                 self._connection.execute(f"PRAGMA {pragma}").fetchall()
