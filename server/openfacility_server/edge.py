@@ -85,6 +85,7 @@ def settings(
         raise EnvoyError("Envoy reaches the server over unix sockets: set grpc.unix_socket and http.unix_socket")
     host, _, port = listen.rpartition(":")
     bookmark = config.events.bookmark_interval.total_seconds()
+    deadline = round(config.limits.default_deadline.total_seconds())
     return envoy_config.Settings(
         listen_address=host.strip("[]"),
         listen_port=int(port),
@@ -94,6 +95,8 @@ def settings(
         descriptor=str(descriptor_path()),
         max_body=min(config.grpc.max_message_bytes, envoy_config.MAX_BODY),
         stream_idle=f"{max(3600, round(4 * bookmark))}s",
+        unary_timeout=f"{deadline + 30}s",
+        request_bound=f"{deadline + 90}s",
     )
 
 

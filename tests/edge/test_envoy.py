@@ -68,6 +68,7 @@ def test_configuration_of_an_installation(tmp_path: Path) -> None:
     assert values["admin_socket"] == str(tmp_path / "run/envoy-admin.sock")
     assert Path(values["descriptor"]).is_file()
     assert values["stream_idle"] == "7200s"
+    assert values["unary_timeout"] == "60s"
     with pytest.raises(edge.EnvoyError, match=r"set grpc\.unix_socket and http\.unix_socket"):
         edge.rendered(config.parse("{}", tmp_path), "127.0.0.1:1")
 
@@ -229,7 +230,7 @@ class Impatient(edge.Envoy):
         text = file.read_text()
         for long, short in (
             ("request_headers_timeout: 10s", "request_headers_timeout: 0.3s"),
-            ('"max_stream_duration": "120s"', '"max_stream_duration": "0.5s"'),
+            ('&request_bound "120s"', '&request_bound "0.5s"'),
         ):
             assert long in text
             text = text.replace(long, short)

@@ -19,7 +19,7 @@ from openfacility_server import edge
 from tests.edge import scripted
 from tests.edge.answers import error
 from tests.edge.conftest import need_h2, settings
-from tests.edge.scripted import Scripted
+from tests.edge.scripted import Scripted, Upstream
 
 
 async def test_as_it_happens(either: httpx.AsyncClient, server: Scripted) -> None:
@@ -182,3 +182,24 @@ async def test_server_killed_and_back(version: str, envoy_binary: str, directory
                 assert (await client.post("/v1/jobs", json={})).status_code == 200
     finally:
         await front.stop(0)
+
+
+async def test_nothing_passes_unchecked(envoy_binary: str, directory: Path) -> None:
+    del envoy_binary
+    place = directory / "closed"
+    place.mkdir()
+    upstream = Upstream(place)
+    await upstream.start()
+    front = edge.Envoy(settings(place), place)
+    await front.start()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://{front.address}", timeout=10) as client:
+            assert upstream.http is not None
+            await upstream.http.stop()
+            error(await client.post("/v1/jobs", json={}), 503, 14, "UNAVAILABLE")
+            error(await client.get("/v1/jobs?page_size=1"), 503, 14, "UNAVAILABLE")
+            assert not upstream.scripted.calls
+            assert (await client.get("/v1/jobs/a")).status_code == 200
+    finally:
+        await front.stop(0)
+        await upstream.stop()

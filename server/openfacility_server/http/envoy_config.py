@@ -38,6 +38,8 @@ class Settings:
     descriptor: str = "/etc/openfacility/descriptor.binpb"
     max_body: int = MAX_BODY
     stream_idle: str = "3600s"
+    unary_timeout: str = "60s"
+    request_bound: str = "120s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +224,8 @@ def _action(binding: bindings.Binding) -> dict[str, Any]:
         return {"cluster": "grpc", "timeout": "0s", "idle_timeout": "*stream_idle", **retries}
     retries = {"retry_policy": _retries("reset")} if binding.http_method == "GET" else {}
     # The server has its own, shorter deadline; the last bound also ends a body that only trickles in.
-    bound = {"max_stream_duration": {"max_stream_duration": "120s"}}
-    return {"cluster": "grpc", "timeout": "60s", **bound, **retries}
+    bound = {"max_stream_duration": {"max_stream_duration": "*request_bound"}}
+    return {"cluster": "grpc", "timeout": "*unary_timeout", **bound, **retries}
 
 
 def _retries(*more: str) -> dict[str, Any]:
