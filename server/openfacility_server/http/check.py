@@ -21,7 +21,7 @@ from openfacility_server.http.envoy_config import CHECK_PREFIX, MAX_BODY
 from openfacility_server.http.replies import RefusedError
 
 # Bigger bodies are parsed beside the event loop, which would stand still for milliseconds otherwise.
-_BIG = 64 * 1024
+_BIG = 16 * 1024
 _RAW = "google.api.HttpBody"
 
 

@@ -144,7 +144,7 @@ def bind_unix(path: Path, mode: int = 0o600) -> socket.socket:
     if path.exists():
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise OSError(errno.EEXIST, "is there and is not a socket", str(path))
-        if _answers(path):
+        if answers(path):
             raise OSError(errno.EADDRINUSE, "another server listens here", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{os.getpid():x}"[:10])
@@ -163,7 +163,8 @@ def bind_unix(path: Path, mode: int = 0o600) -> socket.socket:
     return opened
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether somebody listens on a unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
