@@ -52,10 +52,10 @@ def _error_response(method: MethodDescriptor) -> Callable[[status_pb2.Status], m
     return lambda status: response_class(error=status)
 
 
-def infrastructure_method(full_name: str, server_streaming: bool) -> Method:
+def infrastructure_method(full_name: str, client_streaming: bool, server_streaming: bool) -> Method:
     """Returns a method of the health or reflection service, which are no part of our contract."""
     service, _, name = full_name.lstrip("/").partition("/")
-    return Method(full_name, service, name, False, server_streaming, infrastructure=True)
+    return Method(full_name, service, name, client_streaming, server_streaming, infrastructure=True)
 
 
 def encode(response: message.Message | bytes) -> bytes:

@@ -30,6 +30,7 @@ from openfacility_server.auth.tls import certificate_names
 from openfacility_server.errors import DeadlineExceeded, Error, Internal, Unauthenticated, invalid, to_status
 from openfacility_server.interceptors.access_log import AccessLog
 from openfacility_server.interceptors.call import Call, begin
+from openfacility_server.interceptors.deadlines import DefaultDeadline
 from openfacility_server.interceptors.limits import Limiter
 from openfacility_server.interceptors.tracing import Tracing
 from openfacility_server.interceptors.validation import validate
@@ -37,6 +38,7 @@ from openfacility_server.rpc import Method, encode, infrastructure_method
 
 _log = logging.getLogger(__name__)
 
+_OK = grpc.StatusCode.OK  # members of an enum are slow to come by
 # What gRPC's core counts as "no deadline".
 _FOREVER = 10 * 365 * 86400
 # Seconds by which the core's clock, which ends calls at their deadline, may be ahead of ours.
@@ -63,6 +65,7 @@ class Chain(AsyncServerInterceptor):
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
+        self._default_deadline = DefaultDeadline(stages.default_deadline)
         self._methods = dict(stages.methods)
         self._handlers: dict[str, Any] = {}
 
@@ -73,7 +76,8 @@ class Chain(AsyncServerInterceptor):
             handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]
             if handler is not None:
                 name = handler_call_details.method
-                self._methods.setdefault(name, infrastructure_method(name, handler.response_streaming))
+                made = infrastructure_method(name, handler.request_streaming, handler.response_streaming)
+                self._methods.setdefault(name, made)
                 handler = handler._replace(request_deserializer=_tolerant(handler.request_deserializer))
                 self._handlers[name] = handler
         return handler
@@ -84,7 +88,9 @@ class Chain(AsyncServerInterceptor):
         call = begin(known, context.invocation_metadata() or (), context.peer())
         if self._stages.client_certificates:
             call.certificate_names = certificate_names(context)
-        self._set_deadline(call, context)
+        remaining = context.time_remaining()
+        if remaining is not None and remaining < _FOREVER:
+            call.deadline = time.monotonic() + remaining
         context.set_trailing_metadata((("x-request-id", call.request_id),))
         if known.server_streaming:
             return self._stream(method, request_or_iterator, context, call)
@@ -105,16 +111,17 @@ class Chain(AsyncServerInterceptor):
     async def _unary(self, method: Any, request: Any, context: Any, call: Call) -> Any:
         stages = self._stages
         span = stages.tracing.start(call)
-        code, reason = grpc.StatusCode.OK, ""
+        code, reason = _OK, ""
         try:
             await self.admit(call, request)
-            with stages.limiter.unary(call):
-                request = _checked(request)
+            stages.limiter.begin_unary(call)
+            try:
+                request = _checked(request, call.method)
                 if call.deadline is None and not call.method.infrastructure:
-                    call.deadline = time.monotonic() + stages.default_deadline
-                    async with asyncio.timeout(stages.default_deadline):
-                        return await method(request, context)
+                    return await self._within_default_deadline(method, request, context, call)
                 return await method(request, context)
+            finally:
+                stages.limiter.end_unary()
         except grpc.aio.AbortError:
             code = _code(context)
             raise
@@ -127,6 +134,19 @@ class Chain(AsyncServerInterceptor):
             await _abort(context, to_status(error, call.request_id), call.request_id)
         finally:
             self._finish(call, code, reason, span, None)
+
+    async def _within_default_deadline(self, method: Any, request: Any, context: Any, call: Call) -> Any:
+        """Answers a call whose caller set no deadline. Raises TimeoutError when it takes too long."""
+        call.deadline = time.monotonic() + self._stages.default_deadline
+        task = self._default_deadline.begin()
+        try:
+            return await method(request, context)
+        except asyncio.CancelledError:
+            if self._default_deadline.expired(task):
+                raise TimeoutError from None
+            raise
+        finally:
+            self._default_deadline.end(task)
 
     async def _stream(self, method: Any, request: Any, context: Any, call: Call) -> AsyncGenerator[Any, None]:
         sent = False
@@ -155,7 +175,7 @@ class Chain(AsyncServerInterceptor):
         stages = self._stages
         span = stages.tracing.start(call)
         stages.access_log.open_stream(call.method)
-        code, reason, sent = grpc.StatusCode.OK, "", 0
+        code, reason, sent = _OK, "", 0
         try:
             async with aclosing(self._admitted_stream(method, request, context, call)) as responses:
                 async for response in responses:
@@ -179,7 +199,7 @@ class Chain(AsyncServerInterceptor):
         """Yields what a handler yields, once the call has been admitted. Raises Error; ends with the credentials."""
         await self.admit(call, request)
         with self._stages.limiter.stream(call):
-            request = _checked(request)
+            request = _checked(request, call.method)
             result = handler(request, context)
             if not hasattr(result, "__aiter__"):
                 await result
@@ -214,11 +234,6 @@ class Chain(AsyncServerInterceptor):
         self._stages.access_log.record(call, code, reason, sent)
         if span is not None:
             self._stages.tracing.end(span, code)
-
-    def _set_deadline(self, call: Call, context: Any) -> None:
-        remaining = context.time_remaining()
-        if remaining is not None and remaining < _FOREVER:
-            call.deadline = time.monotonic() + remaining
 
 
 def _code(context: Any) -> grpc.StatusCode:
@@ -278,19 +293,24 @@ def _tolerant(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return tolerant
 
 
-def _checked(request: Any) -> Any:
+def _checked(request: Any, method: Method) -> Any:
     """Returns a request that keeps its fields' rules, or requests checked as they come. Raises InvalidArgument."""
-    if isinstance(request, Message):
-        validate(request)
-        return request
+    if method.client_streaming:
+        return _each_checked(request)
+    _check(request)
+    return request
+
+
+def _check(request: Any) -> None:
     if request is _MALFORMED:
         raise invalid("", "the request is not a message of the type that this method takes", "MALFORMED_REQUEST")
-    return _each_checked(request)
+    validate(request)
 
 
 async def _each_checked(requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
     async for request in requests:
-        yield _checked(request)
+        _check(request)
+        yield request
 
 
 async def _abort(context: Any, status: Status, request_id: str) -> None:

@@ -23,19 +23,15 @@ class Limiter:
         self._streams = 0
         self._per_caller: Counter[str] = Counter()
 
-    @contextmanager
-    def unary(self, call: Call) -> Iterator[None]:
-        """Holds a place for one unary call. Raises ResourceExhausted."""
-        if call.method.infrastructure:
-            yield
-            return
-        if self._unary >= self._limits.unary_concurrency:
+    def begin_unary(self, call: Call) -> None:
+        """Takes a place for one unary call; give it back with ``end_unary``. Raises ResourceExhausted."""
+        if self._unary >= self._limits.unary_concurrency and not call.method.infrastructure:
             raise ResourceExhausted("TOO_MANY_CALLS", "the server is at its limit of calls at once; retry", _RETRY)
         self._unary += 1
-        try:
-            yield
-        finally:
-            self._unary -= 1
+
+    def end_unary(self) -> None:
+        """Gives a place back."""
+        self._unary -= 1
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[None]:
