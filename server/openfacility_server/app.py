@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -26,7 +27,7 @@ from openfacility_server.auth.tls import server_credentials
 from openfacility_server.config import Config
 from openfacility_server.http import bindings
 from openfacility_server.http.app import Deps, Health
-from openfacility_server.http.server import HttpServer
+from openfacility_server.http.server import HttpServer, answers
 from openfacility_server.interceptors import Chain, Stages
 from openfacility_server.interceptors.access_log import AccessLog
 from openfacility_server.interceptors.limits import Limiter
@@ -183,6 +184,9 @@ class App:
             port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
             self.grpc_ports.append(port)
         if settings.unix_socket:
+            if answers(settings.unix_socket):
+                # gRPC would take it away from the server that listens there.
+                raise OSError(errno.EADDRINUSE, "another server listens here", str(settings.unix_socket))
             settings.unix_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Only this user: what comes through here is believed to have passed Envoy.
             mask = os.umask(0o177)

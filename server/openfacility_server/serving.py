@@ -53,6 +53,7 @@ async def serve(
             await stopping()
     finally:
         await app.stop()
+        _log.info("stopped")
     return 0
 
 
