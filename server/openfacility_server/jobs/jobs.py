@@ -76,12 +76,8 @@ class Jobs:
 
     async def get(self, principal: Principal, job_id: str) -> bytes:
         """Returns one job, with its inline script."""
-
-        def read(tx: ReadTx) -> tuple[Stored | None, str]:
-            stored = self._store.stored(tx, job_id)
-            return stored, self._store.script(tx, job_id) if stored else ""
-
-        stored, script = await self._storage.point(read)
+        found = await self._storage.point(lambda tx: self._store.whole(tx, job_id))
+        stored, script = found or (None, "")
         seen = _seen(principal, stored, job_id)
         return self._codec.with_script(seen.message, script) if script else seen.message
 
