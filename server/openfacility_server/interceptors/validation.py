@@ -19,7 +19,8 @@ def validate(request: Message) -> None:
 
 def _violation(proto: object) -> Violation:
     path = ""
-    for element in proto.field.elements:  # type: ignore[attr-defined]
+    # A rule of the whole request has no field.
+    for element in proto.field.elements if proto.field else ():  # type: ignore[attr-defined]
         path += ("." if path else "") + element.field_name
         subscript = element.subscript
         if subscript is not None:
