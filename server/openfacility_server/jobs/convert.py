@@ -9,6 +9,7 @@ from typing import cast
 from google.protobuf import duration_pb2, timestamp_pb2
 from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
 
+from openfacility_server.errors import invalid
 from openfacility_server.jobs import model
 from openfacility_server.jobs.filters import JobFilter
 
@@ -36,6 +37,8 @@ _PLAIN_SPEC_FIELDS = (
     "hold",
 )
 _MICROSECOND = timedelta(microseconds=1)
+# What a Timestamp may hold: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
+_EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
 
 
 def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
@@ -263,10 +266,19 @@ def filter_from_pb(pb: jobs_service_pb2.JobFilter) -> JobFilter:
         states=frozenset(model.JobState(state) for state in pb.states),
         name=pb.name,
         labels=tuple(sorted(_label(text) for text in pb.labels)),
-        created_from=moment(pb.created_from) if pb.HasField("created_from") else None,
-        created_to=moment(pb.created_to) if pb.HasField("created_to") else None,
+        created_from=_bound(pb, "created_from"),
+        created_to=_bound(pb, "created_to"),
         array_job_id=pb.array_job_id,
     )
+
+
+def _bound(pb: jobs_service_pb2.JobFilter, field: str) -> datetime | None:
+    if not pb.HasField(field):
+        return None
+    stamp: timestamp_pb2.Timestamp = getattr(pb, field)
+    if not (_EARLIEST <= stamp.seconds <= _LATEST and 0 <= stamp.nanos < 1_000_000_000):
+        raise invalid(f"filter.{field}", "must be a time from the year 1 to the year 9999")
+    return moment(stamp)
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -286,8 +298,11 @@ class JobCodec:
         return job_from_pb(job_pb2.Job.FromString(data))
 
     def with_script(self, data: bytes, script: str) -> bytes:
-        """Adds a script to a serialized job: protobuf merges messages that are written one after the other."""
-        return data + job_pb2.Job(spec=job_pb2.JobSpec(script=script)).SerializeToString()
+        """Adds a script to a serialized job."""
+        job = job_pb2.Job.FromString(data)
+        # Appending a second `spec` would do for protobuf, which merges the two, but not for Envoy's transcoder.
+        job.spec.script = script
+        return job.SerializeToString()
 
     def change(self, job: bytes, revision: int, created: bool) -> bytes:
         """Serializes a change of a job that is serialized already."""
