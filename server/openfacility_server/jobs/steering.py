@@ -8,6 +8,8 @@ because it must happen even if this server dies at once.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -31,6 +33,8 @@ from openfacility_server.storage import Storage, Tx
 
 _MAX_CANCELED = 10_000
 _CANCEL_CHUNK = 200
+_HAND_OVER_SECONDS = 2.0
+_HAND_OVER_PAUSE_SECONDS = 0.01
 
 # Paths that may change, each with the last state in which it may.
 UPDATABLE: Mapping[str, JobState] = {
@@ -97,7 +101,7 @@ class Steering:
         answer = await answered(self._storage, wanted)
         if answer is not None:
             return answer
-        job, ids = await self._with_elements(principal, job_id)
+        job, ids = await self._handed_over(principal, job_id)
         _require_waiting(job, verb)
         engine = self._engine(job)
         await act(job, ids, engine)
@@ -129,10 +133,11 @@ class Steering:
         answer = await answered(self._storage, wanted)
         if answer is not None:
             return answer
-        job, _ = await self._with_elements(principal, job_id)
+        job, _ = await self._handed_over(principal, job_id)
         updated = self._updated(job, values, paths, etag)
-        # An array is ours alone: an engine has its elements.
-        update = None if job.array_counts else _engine_update(updated.spec, paths)
+        # An array is ours alone, an engine has its elements; and with an ended job it is done.
+        ours = job.array_counts or job.status.state.final
+        update = None if ours else _engine_update(updated.spec, paths)
         if update and job.status.state != JobState.NEW:
             await self._update_engine(job, update)
 
@@ -231,6 +236,18 @@ class Steering:
         if stored is None:
             raise NotFound("job", job_id)
         return stored.message
+
+    async def _handed_over(self, principal: Principal, job_id: str) -> tuple[Job, list[str]]:
+        """As ``_with_elements``, when the engine has the job: steering one on its way there would come too late.
+
+        One that the engine does not take for long is returned as it is.
+        """
+        until = time.monotonic() + _HAND_OVER_SECONDS
+        while True:
+            job, ids = await self._with_elements(principal, job_id)
+            if job.status.state != JobState.NEW or job.array_counts or time.monotonic() > until:
+                return job, ids
+            await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
 
     async def _with_elements(self, principal: Principal, job_id: str) -> tuple[Job, list[str]]:
         """Returns a job, and its id followed by those of its unfinished elements."""
