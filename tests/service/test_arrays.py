@@ -72,7 +72,7 @@ async def test_file_names_and_scripts_of_elements(alice: Caller, scratch: Path) 
         stdout_path="%A-%a-%j.out",
     )
     assert job.status.state == pb.JOB_STATE_COMPLETED
-    names = sorted(path.name for path in scratch.iterdir())
+    names = sorted(path.name for path in scratch.iterdir())  # noqa: ASYNC240 -- a test
     assert names == [f"{job.id}-{index}-{job.id}_{index}.out" for index in (1, 2)]
     assert (scratch / names[0]).read_text() == "from x\n"
     assert await alice.output_bytes(f"{job.id}_2") == b"from x\n"
