@@ -245,7 +245,20 @@ def make_or_check(*, check: bool) -> None:
             if (made / path).exists():
                 (GEN / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(made / path, GEN / path)
+        check_envoy(made / "python/openfacility/descriptor.binpb", check=check)
     print(f"generate: {len(changed)} files changed" if changed else "generate: gen/ is fresh")
+
+
+def check_envoy(descriptors: Path, *, check: bool) -> None:
+    """Makes Envoy's configuration from the descriptor set, or fails when the committed one is another."""
+    import envoy  # noqa: PLC0415 (gen/envoy.py)
+
+    text = envoy.render(FileDescriptorSet.FromString(descriptors.read_bytes()))
+    committed = ROOT / envoy.OUTPUT
+    if not committed.exists() or committed.read_text() != text:
+        if check:
+            sys.exit(f"{envoy.OUTPUT} is not what protos/ make; run `make gen`")
+        committed.write_text(text)
 
 
 def main() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import logging
 import os
 import secrets
 import signal
@@ -19,6 +21,7 @@ from openfacility_server.app import App
 from openfacility_server.config import Config
 from openfacility_server.serving import serve
 
+_log = logging.getLogger(__name__)
 _LONGEST_SOCKET_DIRECTORY = 80  # of the 108 bytes that a socket's path may have
 
 _CONFIG = """\
@@ -71,7 +74,7 @@ def run(directory: Path, json_address: str) -> int:
         code = runner.run(_serve(config, directory, json_address))
     os.dup2(terminal, 2)
     if code:
-        print(f"openfacility could not start; {directory}/server.log says why", file=sys.stderr)
+        print(f"openfacility could not start: {_last_error(directory / 'server.log')}", file=sys.stderr)
     else:
         print("openfacility has stopped")
     return code
@@ -84,7 +87,11 @@ async def _serve(config: Config, directory: Path, json_address: str) -> int:
         await envoy.start()
         print(_welcome(config, app, directory, envoy.address), flush=True)
 
-    return await serve(config, (signal.SIGTERM, signal.SIGINT), started, envoy.stop)
+    try:
+        return await serve(config, (signal.SIGTERM, signal.SIGINT), started, envoy.drain, envoy.stop)
+    except edge.EnvoyError as error:
+        _log.error("cannot start Envoy: %s", error)
+        return 1
 
 
 def _welcome(config: Config, app: App, directory: Path, json_address: str) -> str:
@@ -95,6 +102,12 @@ def _welcome(config: Config, app: App, directory: Path, json_address: str) -> st
         http=f"127.0.0.1:{app.http_port}",
         token=config.auth.dev_tokens[0].token.get_secret_value() if config.auth.dev_tokens else "(none configured)",
     )
+
+
+def _last_error(log: Path) -> str:
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    errors = [line["event"] for line in lines if line.get("level") == "error"]
+    return errors[-1] if errors else f"see {log}"
 
 
 def _prepare(directory: Path) -> Path:

@@ -23,10 +23,11 @@ async def serve(
     signals: Sequence[signal.Signals],
     started: Callable[[App], Awaitable[None]] | None = None,
     stopping: Callable[[], Awaitable[None]] | None = None,
+    stopped: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
     """Serves until one of ``signals`` comes; a second one ends the process at once. Returns the exit code.
 
-    ``started`` is called when the server serves, ``stopping`` before it stops.
+    ``started`` is called when the server serves, ``stopping`` before it stops, ``stopped`` after that.
     """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -54,6 +55,8 @@ async def serve(
     finally:
         await app.stop()
         _log.info("stopped")
+        if stopped:
+            await stopped()
     return 0
 
 

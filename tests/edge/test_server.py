@@ -95,7 +95,6 @@ async def test_life_of_a_job(alice: httpx.AsyncClient) -> None:
     assert json.loads([line for line in output if line][-1])["end"] is True
 
 
-@pytest.mark.xfail(reason="JobCodec.with_script writes `spec` twice; Envoy then answers 502", strict=True)
 async def test_script_comes_back(alice: httpx.AsyncClient) -> None:
     # Sent apart from the rest of the job, but as one field: the transcoder refuses a message that has it twice.
     script = "#!/bin/sh\necho hi\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ _PIECE = 256 * 1024
 # A growing file tells nobody: look often at first, then less so while nothing comes.
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
+# Proxies end streams that are silent for long.
+_LONGEST_SILENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,12 @@ async def read_output(
 ) -> AsyncIterator[Piece]:
     """Yields a job's output from ``offset`` (negative: from the end) on, last a piece with ``end``.
 
+    While nothing is written, an empty piece comes from time to time.
+
     ``locate`` returns the file, None while there is none; ``ended`` whether the job has. Raises NotFound when the file
     has been removed, OutOfRange when the offset is beyond the end of a finished job's output.
     """
-    pause = _FIRST_PAUSE_SECONDS
+    pause, spoken = _FIRST_PAUSE_SECONDS, time.monotonic()
     limit: int | None = None
     while True:
         # In this order: what was written before the end was seen is read after it.
@@ -54,7 +59,7 @@ async def read_output(
             text = f"the output of job {job_id} ends at byte {size}"
             raise OutOfRange("OFFSET_BEYOND_END", text, {"job_id": job_id, "size": str(size)})
         if path and size > offset:
-            pause = _FIRST_PAUSE_SECONDS
+            pause, spoken = _FIRST_PAUSE_SECONDS, time.monotonic()
             async for piece in _pieces(path, offset, size, job_id):
                 offset = piece.offset + len(piece.data)
                 yield piece
@@ -62,6 +67,9 @@ async def read_output(
         if over or not follow:
             yield Piece(b"", min(offset, size), end=True)
             return
+        if time.monotonic() - spoken > _LONGEST_SILENCE_SECONDS:
+            spoken = time.monotonic()
+            yield Piece(b"", offset)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
