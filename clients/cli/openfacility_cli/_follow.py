@@ -19,7 +19,8 @@ def follow(app: App, job: Job) -> int:
     """Show a job until it has ended; return how to exit.
 
     On a terminal its output scrolls above its state. Otherwise its standard output goes to ours, byte by byte, and its
-    standard error, line by line and together with its states, to our standard error. With `--json` each change is a line, and there is no output.
+    standard error to ours, line by line, together with its states. With `--json` each change is a line, and there is no
+    output.
     """
     if app.as_json:
         return _follow_json(app, job)
