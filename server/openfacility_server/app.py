@@ -143,7 +143,8 @@ class App:
         """Stops in the order that loses nothing: tell, drain, end watches and calls, let go of engines and database."""
         await self._health.stop()
         await asyncio.sleep(self.config.shutdown.drain.total_seconds())
-        await self._hub.stop()
+        # Our own tasks end first: they follow the hub too, and its end is no news to them.
+        await asyncio.gather(self._end_tasks(), self._hub.stop())
         await self._exit.aclose()
         gc.unfreeze()
 

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -45,6 +46,7 @@ class Pager:
 
     def open(self, token: str, query: bytes, username: str) -> Position:
         """Returns a token's position. Raises InvalidArgument when it is not of this query and caller, or too old."""
+        content: dict[str, Any] = {}
         try:
             content = json.loads(self._fernet.decrypt(token.encode(), ttl=_LIFETIME_SECONDS))
             # Decoding passes over what is no base64, so a token with something added would be as good.

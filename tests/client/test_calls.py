@@ -74,7 +74,7 @@ async def test_submit_takes_a_command_and_returns_plain_data(client, server):
 async def test_submit_takes_a_script_or_a_spec(client, server):
     server.on("SubmitJob", same_job)
     scripted = await client.jobs.submit("arg", script="#!/bin/sh\necho $1")
-    assert (scripted.spec.executable.spec.arguments) == ("", ("arg",))
+    assert (scripted.spec.executable, scripted.spec.arguments) == ("", ("arg",))
     spec = of.job_spec("/bin/true", inherit_environment=False)
     assert (await client.jobs.submit(spec)).spec == spec
     with pytest.raises(TypeError, match="one JobSpec"):

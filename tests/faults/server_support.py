@@ -79,9 +79,17 @@ async def patiently(attempt: Callable[[], Any], deadline: float = DEADLINE) -> A
             try:
                 return await attempt()
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if not passes(error):
                     raise
             await asyncio.sleep(0.05)
+
+
+def passes(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same call can be made again: UNAVAILABLE, or what gRPC itself says to a call that meets a stopping
+    server before it was looked at: CANCELLED, without details."""
+    if error.code() is grpc.StatusCode.CANCELLED:
+        return not reason_of(error)
+    return error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def memory(server: Server) -> int:
@@ -160,7 +168,7 @@ class Follower:
                     raise AssertionError("a watch of many jobs ended by itself")
                 except grpc.aio.AioRpcError as error:
                     self.ends.append(reason_of(error))
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if not passes(error):
                         raise
                     await asyncio.sleep(0.02)
 

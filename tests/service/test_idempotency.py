@@ -165,6 +165,22 @@ async def test_steering_another_job_under_the_same_request_id_is_refused(alice: 
     assert await alice.get(second.id) == before
 
 
+async def test_after_a_deadline_the_same_call_tells_what_came_of_it(own_server, connect) -> None:
+    server = own_server(limits={"default_deadline": 0.02})
+    alice = connect(server, "alice")
+    spec = alice.spec("/bin/true", hold=True)
+    request = rpc.BatchSubmitJobsRequest(jobs=[rpc.SubmitJobRequest(spec=spec)] * 1000, request_id="once")
+    with refused("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED") as error:
+        await alice.call("BatchSubmitJobs", request, timeout=None)
+    assert "request_id" in error.message
+    again = connect(server, "alice")
+    jobs = (await again.call("BatchSubmitJobs", request)).jobs
+    found = await again.list(rpc.JobFilter(labels=[f"test={alice.label}"]), page_size=1000)
+    assert {job.id for job in found.jobs} == {job.id for job in jobs}
+    assert len(found.jobs) == 1000
+    assert found.next_page_token == ""
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 async def test_the_first_answer_outlives_the_server(own_server, connect, kill: bool) -> None:
     server = own_server()

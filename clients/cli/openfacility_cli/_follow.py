@@ -18,8 +18,9 @@ from openfacility_cli._text import change_line, exit_code
 def follow(app: App, job: Job) -> int:
     """Show a job until it has ended; return how to exit.
 
-    On a terminal its output scrolls above its state. Otherwise its standard output and error go, byte by byte, to ours,
-    and its states to standard error. With `--json` each change is a line, and there is no output.
+    On a terminal its output scrolls above its state. Otherwise its standard output goes to ours, byte by byte, and its
+    standard error to ours, line by line, together with its states. With `--json` each change is a line, and there is no
+    output.
     """
     if app.as_json:
         return _follow_json(app, job)
@@ -37,10 +38,13 @@ def _follow_json(app: App, job: Job) -> int:
 
 def _follow_plain(app: App, job: Job) -> int:
     def copy(pieces: JobOutput, error: bool) -> None:
-        target = sys.stderr.buffer if error else sys.stdout.buffer
+        if error:
+            for line in _lines(pieces):  # Whole lines, for the states go there too.
+                click.echo(line, err=True)
+            return
         for piece in pieces:
-            target.write(piece)
-            target.flush()
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
 
     with _Output(app.client, job, copy) as output:
         for change in app.client.jobs.watch(job, on_disconnect=app.on_disconnect):

@@ -37,8 +37,9 @@ def change_line(change: JobChange) -> str:
     """Say what happened to a job, in a line."""
     job = change.job
     time = (job.update_time or datetime.now(UTC)).astimezone().strftime("%H:%M:%S")
-    state = click.style(job.state.ljust(9), fg=COLORS.get(job.state))
-    return f"{time}  {job.id}  {state}  {why(job) or job.name}".rstrip()
+    more = why(job) or job.name
+    state = click.style(job.state.ljust(9) if more else job.state, fg=COLORS.get(job.state))
+    return f"{time}  {job.id}  {state}  {more}".rstrip()
 
 
 def why(job: Job) -> str:
@@ -52,7 +53,7 @@ def why(job: Job) -> str:
         parts.append(job.status.reason.lower().replace("_", " "))
     if job.cancel_requested and not job.final:
         parts.append("cancellation asked for")
-    if job.status.message:
+    if job.status.message and not parts:
         parts.append(job.status.message)
     return ", ".join(parts)
 

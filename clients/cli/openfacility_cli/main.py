@@ -76,8 +76,13 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
     try:
-        code = cli.main(arguments, prog_name="openfacility", standalone_mode=False)
+        if "_OPENFACILITY_COMPLETE" in os.environ:
+            cli.main(arguments, prog_name="openfacility")
+        with cli.make_context("openfacility", arguments) as context:
+            code = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -1,0 +1,80 @@
+"""Unary load on a gRPC server, and the check that the answers are right.
+
+`h2load` (Debian: nghttp2-client) makes it. It does not see grpc-status: a call of a real client is checked first, and
+then the bytes of all answers.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from bench.processes import LOAD_CORE, Process
+from bench.results import Sample
+
+CONNECTIONS, STREAMS = 4, 8
+H2LOAD = shutil.which("h2load")
+
+
+def call(process: Process, method: str, request: bytes, token: str, timeout: float = 30) -> bytes:
+    """Makes one call with a real client; returns the answer's bytes. Raises grpc.RpcError."""
+    with grpc.insecure_channel(process.address) as channel:
+        answer = channel.unary_unary(method)(
+            request, metadata=(("authorization", f"Bearer {token}"),), timeout=timeout
+        )
+        return bytes(answer)
+
+
+class Unary:
+    """One request, repeated for some seconds over 4 connections of 8 streams."""
+
+    def __init__(
+        self, process: Process, directory: Path, method: str, request: bytes, token: str, seconds: float = 2.0
+    ) -> None:
+        self._process = process
+        self._method = method
+        self._token = token
+        self._seconds = seconds
+        self._body = directory / f"{process.name}{method.replace('/', '-')}.body"
+        self._body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
+        self._answer = len(call(process, method, request, token)) + 5
+
+    def __call__(self) -> Sample:
+        before = self._process.cpu()
+        output = subprocess.run(self._command(), capture_output=True, text=True, check=True).stdout
+        cpu = self._process.cpu() - before
+        return self._read(output, cpu)
+
+    def _command(self) -> Sequence[str]:
+        if H2LOAD is None:
+            raise SystemExit("the benchmarks need h2load: apt-get install nghttp2-client")
+        return [
+            *("taskset", "-c", str(LOAD_CORE), H2LOAD),
+            *(f"-D{self._seconds:g}", f"-c{CONNECTIONS}", f"-m{STREAMS}", f"-d{self._body}"),
+            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+            *("-H", f"authorization: Bearer {self._token}"),
+            f"http://{self._process.address}{self._method}",
+        ]
+
+    def _read(self, output: str, cpu: float) -> Sample:
+        counts = re.search(r"requests: .* (\d+) done, (\d+) succeeded, (\d+) failed", output)
+        data = re.search(r"traffic: .* \((\d+)\) data", output)
+        times = re.search(r"time for request: .*", output)
+        rate = re.search(r", ([\d.]+) req/s", output)
+        assert counts and data and rate, output
+        done, succeeded, failed = map(int, counts.groups())
+        # Answers vary a little in length (ids, times, revisions); errors have none.
+        if failed or succeeded < done or int(data[1]) < 0.95 * done * self._answer:
+            raise RuntimeError(f"wrong answers from {self._process.name}, {self._answer} bytes expected:\n{output}")
+        mean = _milliseconds(times[0].split()[5]) if times else 0.0
+        return Sample(float(rate[1]), cpu / done * 1e6, mean, mean)
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
