@@ -100,8 +100,9 @@ run: setup ## Start a small facility on this machine
 	$(BIN)/openfacility-server demo
 
 .PHONY: gen
-gen: $(GEN_TOOLS) ## Make gen/ from protos/
+gen: setup $(GEN_TOOLS) ## Make gen/ from protos/, and the sync client from the async one
 	$(GEN)/python gen/generate.py
+	$(BIN)/python clients/python/generate_sync.py
 
 .PHONY: format
 format: setup $(SETUP_PROTOS) ## Format the code and the protos
@@ -145,8 +146,9 @@ breaking: $(SETUP_PROTOS) ## Check that protos/ breaks nobody who uses the last 
 	$(GEN)/buf breaking protos --against $$old/image.binpb
 
 .PHONY: gen-check
-gen-check: $(GEN_TOOLS) ## Check that gen/ is what protos/ make
+gen-check: setup $(GEN_TOOLS) ## Check that what is generated is what its sources make
 	$(GEN)/python gen/generate.py --check
+	$(BIN)/python clients/python/generate_sync.py --check
 
 FLOOR := .build/floor
 .PHONY: floor-check

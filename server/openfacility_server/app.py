@@ -115,11 +115,24 @@ class App:
 
     async def _open_engines(self, undo: contextlib.AsyncExitStack) -> None:
         for resource_id, engine in self._engines.items():
+            undo.push_async_callback(engine.close)
             try:
                 await engine.open()
             except EngineUnavailable as error:
                 _log.error("engine is down: %s", error, extra={"resource_id": resource_id})
-            undo.push_async_callback(engine.close)
+                self._run(self._open_later(resource_id, engine))
+
+    async def _open_later(self, resource_id: str, engine: JobEngine) -> None:
+        """Opens an engine that was down at the start, once it is there."""
+        while True:
+            await asyncio.sleep(_RETRY.total_seconds())
+            try:
+                await engine.open()
+            except EngineUnavailable as error:
+                _log.debug("engine is still down: %s", error, extra={"resource_id": resource_id})
+            else:
+                _log.info("engine is there", extra={"resource_id": resource_id})
+                return
 
     async def _start_servers(self, undo: contextlib.AsyncExitStack) -> None:
         config = self.config

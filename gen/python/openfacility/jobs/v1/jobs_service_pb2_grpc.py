@@ -211,7 +211,9 @@ class JobsServiceServicer(object):
         """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
         listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
         stream sends its position from time to time. Resume with `after_revision` set to the last `revision` received.
-        A change is sent when the job matches after it or matched before it, so that one sees a job leave the filter.
+        A change is sent when the job matches after it or matched before it, so that one sees a job leave the filter. A
+        snapshot may show a job as it was a little later than `revision`: who resumes right after it may see that change again,
+        and tells by `job.revision`. A watch of one job that is resumed after its final change ends at once.
 
         NOT_FOUND: `job_id` names no job that the caller may see. OUT_OF_RANGE: the revision is older than what is kept, or
         newer than any; `ErrorInfo` has `oldest_revision` and `current_revision`; list again. UNAUTHENTICATED: the token expired
