@@ -15,7 +15,7 @@ from openfacility_server.ids import IdMaker
 from openfacility_server.status import graph
 from openfacility_server.status.graph import Graph
 from openfacility_server.status.model import CurrentStatus, Event, Incident, Resolution, Source, Status
-from openfacility_server.status.store import StatusStore, micros
+from openfacility_server.status.store import StatusStore, gist, micros
 from openfacility_server.storage import Tx
 
 _log = logging.getLogger(__name__)
@@ -88,18 +88,19 @@ class Board:
             moment,
         )
         changes = 0
-        for resource_id, (before, _) in self._store.currents(tx).items():
+        for resource_id, before in self._store.currents(tx).items():
             current = found.get(resource_id)
-            if current is None or _same(current, before):
+            if current is None or gist(current) == before:
                 continue
             if changes == _MOST_CHANGES:
                 return True
             changes += 1
-            self._change(tx, resource_id, before, current, moment)
+            self._change(tx, resource_id, current, moment)
         return False
 
-    def _change(self, tx: Tx, resource_id: str, before: CurrentStatus, current: CurrentStatus, moment: datetime) -> None:
+    def _change(self, tx: Tx, resource_id: str, current: CurrentStatus, moment: datetime) -> None:
         now = self.now()
+        before = self._store.current(tx, resource_id) or CurrentStatus(Status.UNKNOWN, moment)
         changed = current.status != before.status
         current = replace(current, since=moment if changed else before.since)
         self._store.put_resource(tx, self.graph.resources[resource_id], current, now, new=False, described=False)
@@ -115,13 +116,8 @@ class Board:
                     create_time=now,
                     # What is over ended with the incident that it was part of.
                     incident_id=current.incident_id or before.incident_id,
-                    reason=current.reason or f"{Status(before.status).name.lower()} no more",
+                    reason=current.reason or f"{before.status.name.lower()} no more",
                     source=current.source or before.source,
                     revision=tx.revision(),
                 ),
             )
-
-
-def _same(one: CurrentStatus, other: CurrentStatus) -> bool:
-    """Whether two statuses tell the same, whenever they began."""
-    return replace(one, since=other.since) == other

@@ -15,7 +15,7 @@ _SITE_TEXTS = (
     "state_or_province_name", "street_address", "unlocode",
 )
 _FACILITY_TEXTS = ("id", "name", "short_name", "description", "organization_name", "support_uri")
-_SUBJECT_FIELDS = {"resource": 3, "incident": 4, "event": 5, "facility": 6, "site": 7}
+SUBJECT_FIELDS = {"resource": 3, "incident": 4, "event": 5, "facility": 6, "site": 7}
 
 
 def contacts_to_pb(contacts: tuple[model.Contact, ...]) -> list[status_pb2.Contact]:
@@ -152,7 +152,7 @@ class StatusCodec:
             current=current_to_pb(current),
             update_time=timestamp(update_time),
             revision=revision,
-        ).SerializeToString()
+        ).SerializeToString(deterministic=True)
 
     def current(self, data: bytes) -> model.CurrentStatus:
         """Reads the status out of a serialized resource."""
@@ -187,4 +187,32 @@ class StatusCodec:
     def change(self, kind: str, data: bytes, revision: int, type_: str) -> bytes:
         """Serializes a change of something that is serialized already."""
         head = status_service_pb2.StatusChange(type=status_service_pb2.StatusChange.Type.Value(type_), revision=revision)
-        return head.SerializeToString() + framed(_SUBJECT_FIELDS[kind], data)
+        return head.SerializeToString() + framed(SUBJECT_FIELDS[kind], data)
+
+
+def current_from_pb(pb: status_pb2.CurrentStatus) -> model.CurrentStatus:
+    """Returns a status from its message."""
+    return model.CurrentStatus(
+        model.Status(pb.status),
+        moment(pb.since),
+        pb.reason,
+        model.Source(pb.source),
+        pb.incident_id,
+        pb.because_of_resource_id,
+    )
+
+
+def resource_from_pb(pb: status_pb2.Resource) -> model.Resource:
+    """Returns a resource's description from its message."""
+    return model.Resource(
+        id=pb.id,
+        name=pb.name,
+        description=pb.description,
+        resource_type=pb.resource_type,
+        group=pb.group,
+        site_id=pb.site_id,
+        capability_ids=tuple(pb.capability_ids),
+        depends_on=tuple(pb.depends_on),
+        services=tuple(pb.services),
+        labels=dict(pb.labels),
+    )

@@ -8,6 +8,10 @@ from datetime import datetime
 from openfacility_server.status.model import CurrentStatus, Incident, IncidentType, Resource, Source, Status, Word
 
 
+PROBE = "probe"
+"""Who declares the incidents that probes open."""
+
+
 class Graph:
     """The resources of a facility and their dependencies, which have no cycle."""
 
@@ -62,7 +66,8 @@ def statuses(
     """
     by_resource: dict[str, list[Incident]] = {}
     for incident in incidents:
-        if incident.resolution.active and incident.type != IncidentType.RESERVATION:
+        # What a probe declared is what it says: an operator's word goes before it.
+        if incident.resolution.active and incident.type != IncidentType.RESERVATION and incident.declared_by != PROBE:
             for resource_id in incident.resource_ids:
                 by_resource.setdefault(resource_id, []).append(incident)
     found: dict[str, CurrentStatus] = {}

@@ -21,6 +21,7 @@ from openfacility_server.storage import ReadTx, Tx, compile_sql
 TOPIC = "status"
 FOREVER = 1 << 62
 _EPOCH = datetime.fromtimestamp(0, UTC)
+_CHUNK = 400
 
 
 class Codec(Protocol):
@@ -46,6 +47,8 @@ class ResourceRow(pw.Model):
     type_word = pw.TextField()
     site_id = pw.TextField()
     status = pw.SmallIntegerField()
+    since = pw.BigIntegerField()
+    gist = pw.TextField()
     update_time = pw.BigIntegerField()
     revision = pw.BigIntegerField()
     message = pw.BlobField()
@@ -185,6 +188,27 @@ def micros(moment: datetime | None) -> int:
 def moment(value: int) -> datetime | None:
     """Returns a kept time."""
     return None if value >= FOREVER else _EPOCH + timedelta(microseconds=value)
+
+
+def known_time(value: int) -> datetime:
+    """Returns a kept time that is known."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def gist(current: CurrentStatus) -> str:
+    """Returns all of a status but since when, for comparison."""
+    parts = (str(int(current.status)), str(int(current.source)), current.incident_id, current.because_of_resource_id)
+    return "|".join((*parts, current.reason))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A resource as stored: its status, and its message as of its own change time and revision."""
+
+    current: CurrentStatus
+    update_time: datetime
+    revision: int
+    message: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,10 +399,31 @@ class StatusStore:
             for row in rows
         }
 
-    def currents(self, tx: ReadTx) -> dict[str, tuple[CurrentStatus, bytes]]:
-        """Returns the stored status and message of every resource."""
-        rows = tx.rows("SELECT id, message FROM status_resource")
-        return {row[0]: (self._codec.current(bytes(row[1])), bytes(row[1])) for row in rows}
+    def currents(self, tx: ReadTx) -> dict[str, str]:
+        """Returns the gist of every resource's stored status."""
+        return dict(tx.rows("SELECT id, gist FROM status_resource"))
+
+    def current(self, tx: ReadTx, resource_id: str) -> CurrentStatus | None:
+        """Returns a resource's stored status."""
+        message = self.resource(tx, resource_id)
+        return None if message is None else self._codec.current(message)
+
+    def described(self, tx: ReadTx, resource_ids: Sequence[str]) -> dict[str, Stored]:
+        """Returns stored resources by id; those that do not exist are left out."""
+        found: dict[str, Stored] = {}
+        for start in range(0, len(resource_ids), _CHUNK):
+            chunk = resource_ids[start : start + _CHUNK]
+            query = ResourceRow.select(
+                ResourceRow.id, ResourceRow.update_time, ResourceRow.revision, ResourceRow.message
+            ).where(ResourceRow.id.in_(list(chunk)))
+            for row in tx.execute(query.tuples()):
+                message = bytes(row[3])
+                found[row[0]] = Stored(self._codec.current(message), known_time(row[1]), row[2], message)
+        return found
+
+    def same_description(self, resource: Resource, stored: Stored) -> bool:
+        """Whether a resource, made again as of its last change, is what is stored."""
+        return self._codec.resource(resource, stored.current, stored.update_time, stored.revision) == stored.message
 
     def next_due(self, tx: ReadTx) -> datetime | None:
         """Returns when the next incident begins or ends or an operator's word runs out."""
@@ -416,19 +461,22 @@ class StatusStore:
                 ResourceRow.insert(
                     id=resource.id, name=resource.name, description=resource.description, group_name=resource.group,
                     resource_type=resource.resource_type, type_word=resource.type_word, site_id=resource.site_id,
-                    status=int(current.status), update_time=micros(now), revision=revision, message=message,
+                    status=int(current.status), since=micros(current.since), gist=gist(current),
+                    update_time=micros(now), revision=revision, message=message,
                 )
             )
             for capability_id in set(resource.capability_ids):
                 tx.execute(CapabilityRow.insert(capability_id=capability_id, resource_id=resource.id))
         else:
-            tx.run(_UPDATE_RESOURCE, (int(current.status), micros(now), revision, message, resource.id))
+            values = (int(current.status), micros(current.since), gist(current), micros(now), revision, message)
+            tx.run(_UPDATE_RESOURCE, (*values, resource.id))
         kind = "TYPE_CREATED" if new else "TYPE_UPDATED"
         self._append(tx, "resource", resource.id, message, revision, kind, (resource.id,), {})
         return message
 
-    def remove_resource(self, tx: Tx, resource_id: str, message: bytes) -> None:
+    def remove_resource(self, tx: Tx, resource_id: str) -> None:
         """Forgets a resource that is no longer described; its history stays."""
+        message = self.resource(tx, resource_id) or b""
         self._forget(tx, resource_id)
         tx.execute(WordRow.delete().where(WordRow.resource_id == resource_id))
         self._append(tx, "resource", resource_id, message, tx.revision(), "TYPE_DELETED", (resource_id,), {})
@@ -507,5 +555,5 @@ class StatusStore:
 
 _MOST_TAGS = 50
 _UPDATE_RESOURCE = compile_sql(
-    ResourceRow.update(status=0, update_time=0, revision=0, message=b"").where(ResourceRow.id == "")
+    ResourceRow.update(status=0, since=0, gist="", update_time=0, revision=0, message=b"").where(ResourceRow.id == "")
 )
