@@ -82,13 +82,13 @@ class _Reader:
     def __init__(self, text: str, name: str) -> None:
         self._name = name
         self._text = text
-        self._events: Iterator[yaml.Event] = iter(())
+        self._events: Iterator[Any] = iter(())
         self._anchors: dict[str, Any] = {}
         self._path: list[str] = []
         self._twice: list[str] = []
         self._plain: dict[str, Any] = {}
-        self._resolver = yaml.resolver.Resolver()
-        self._constructor = yaml.constructor.SafeConstructor()
+        # Says what plain words are; reads nothing itself.
+        self._words: Any = yaml.SafeLoader("")
 
     def read(self) -> Any:
         try:
@@ -116,8 +116,8 @@ class _Reader:
                 tree = self._value(next(self._events))
         return tree
 
-    def _value(self, event: yaml.Event) -> Any:
-        kind = type(event)
+    def _value(self, event: Any) -> Any:
+        kind: Any = type(event)
         if kind is yaml.ScalarEvent:
             value = self._scalar(event)
         elif kind is yaml.AliasEvent:
@@ -139,8 +139,12 @@ class _Reader:
         merged: dict[str, Any] = {}
         path = self._path
         events = self._events
-        while type(event := next(events)) is not yaml.MappingEndEvent:
-            if type(event) is not yaml.ScalarEvent:
+        while True:
+            event = next(events)
+            kind: Any = type(event)
+            if kind is yaml.MappingEndEvent:
+                return {**merged, **found} if merged else found
+            if kind is not yaml.ScalarEvent:
                 raise self._refuse(event, "a key must be text")
             key = sys.intern(event.value)
             path.append(key)
@@ -155,7 +159,6 @@ class _Reader:
             else:
                 found[key] = value
             path.pop()
-        return {**merged, **found} if merged else found
 
     def _sequence(self) -> list[Any]:
         found: list[Any] = []
@@ -165,7 +168,7 @@ class _Reader:
             self._path.pop()
         return found
 
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+    def _scalar(self, event: Any) -> Any:
         text = event.value
         plain, quoted = event.implicit
         if quoted:
@@ -175,23 +178,23 @@ class _Reader:
         try:
             return self._plain[text]
         except KeyError:
-            value = self._construct(event, self._resolver.resolve(yaml.ScalarNode, text, (True, False)))
+            value = self._construct(event, self._words.resolve(yaml.ScalarNode, text, (True, False)))
             if len(self._plain) < _CACHED_SCALARS:
                 self._plain[text] = value
             return value
 
-    def _construct(self, event: yaml.ScalarEvent, tag: str) -> Any:
+    def _construct(self, event: Any, tag: str) -> Any:
         node = yaml.ScalarNode(tag, event.value, event.start_mark, event.end_mark)
         try:
-            return self._constructor.construct_object(node)  # type: ignore[no-untyped-call]
+            return self._words.construct_object(node)
         except (ValueError, TypeError) as error:
             raise self._refuse(event, str(error)) from error
 
-    def _untagged(self, event: yaml.Event, usual: str) -> None:
+    def _untagged(self, event: Any, usual: str) -> None:
         if event.tag not in (None, usual, "!"):
             raise self._refuse(event, f"the tag {event.tag} is not allowed")
 
-    def _refuse(self, event: yaml.Event, text: str) -> FileError:
+    def _refuse(self, event: Any, text: str) -> FileError:
         return FileError(f"{self._name}:{event.start_mark.line + 1}: {text}")
 
 
@@ -201,8 +204,8 @@ _Lines = tuple[int, "dict[str, _Lines] | list[_Lines] | None"]
 
 def _lines(text: str) -> _Lines:
     """Returns where everything is in a text that has been read before."""
-    events = yaml.parse(text, Loader=_LOADER)
-    anchors: dict[str, _Lines] = {}
+    events: Iterator[Any] = yaml.parse(text, Loader=_LOADER)
+    anchors: dict[str | None, _Lines] = {}
 
     def below(event: Any, line: int) -> _Lines:
         found: _Lines = (line, None)
