@@ -100,5 +100,10 @@ def _results(watchers: int, ours: Sequence[dict[str, Any]], naive: Sequence[dict
         line("p50 from call", "asked_p50", "ms", f"queues: {beside('asked_p50'):.0f} ms"),
         line("p99 from call", "asked_p99", "ms", f"queues: {beside('asked_p99'):.0f} ms"),
         line("CPU per delivered change", "cpu_us", "us", f"queues: {beside('cpu_us'):.1f} us; {sent:.1f} in a message"),
-        line("memory per watcher", "memory", "KB", f"queues: {beside('memory'):.0f} KB; client used {client:.0%} of a core"),
+        line(
+            "memory per watcher",
+            "memory",
+            "KB",
+            f"queues: {beside('memory'):.0f} KB; client used {client:.0%} of a core",
+        ),
     ]
