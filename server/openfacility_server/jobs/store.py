@@ -106,6 +106,8 @@ _HAS_TODO = pw.SQL("todo > 0")
 _HANDED_OVER = pw.SQL(f"todo IN (0, {int(Todo.CANCEL)}) AND expanded < 0")
 
 _INSERT = compile_sql(JobRow.insert(dict.fromkeys(_COLUMNS, "")))
+_INSERT_LABEL = compile_sql(JobLabel.insert(key="", value="", job_id=""))
+_INSERT_SCRIPT = compile_sql(JobScript.insert(job_id="", script=""))
 _UPDATE = compile_sql(JobRow.update(dict.fromkeys(_COLUMNS[1:], "")).where(JobRow.id == ""))
 _GET = compile_sql(JobRow.select(*_ROW).where(JobRow.id == ""))
 _GET_WHOLE = compile_sql(
@@ -217,7 +219,7 @@ class JobStore:
         message = self._codec.encode(job)
         tx.run(_INSERT, self._values(working, message))
         if script:
-            tx.execute(JobScript.insert(job_id=job.id, script=script))
+            tx.run(_INSERT_SCRIPT, (job.id, script))
         self._set_labels(tx, job)
         self._append(tx, job, None, message)
         return message
@@ -252,7 +254,7 @@ class JobStore:
 
     def _set_labels(self, tx: Tx, job: Job) -> None:
         for key, value in job.spec.labels.items():
-            tx.execute(JobLabel.insert(key=key, value=value, job_id=job.id))
+            tx.run(_INSERT_LABEL, (key, value, job.id))
 
     def _working(self, row: Sequence[Any]) -> Working:
         _, todo, expanded, cancel_reason, message = row
@@ -290,6 +292,7 @@ _Term = tuple[str, tuple[Any, ...]]
 _EXPRESSIONS: Mapping[str, Callable[[int], Any]] = {
     "owner": lambda _: JobRow.owner == "",
     "array": lambda _: JobRow.array_job_id == "",
+    "no_element": lambda _: pw.SQL("array_index = -1"),
     "ids": lambda count: JobRow.id.in_([""] * count),
     "resources": lambda count: JobRow.resource_id.in_([""] * count),
     "projects": lambda count: JobRow.project.in_([""] * count),
@@ -313,6 +316,12 @@ def _terms(filter_: JobFilter, owner: str | None) -> list[_Term]:
     if owner is not None:
         terms.append(("owner", (owner,)))
     terms.append(("ids", tuple(sorted(filter_.job_ids))) if filter_.job_ids else ("array", (filter_.array_job_id,)))
+    if not (
+        owner or filter_.job_ids or filter_.array_job_id or filter_.owners or filter_.project_ids or filter_.labels
+    ):
+        # It says nothing new, but with it job_by_array has the newest first, and nothing needs to be sorted. Where
+        # another index finds fewer jobs, it would mislead the planner.
+        terms.append(("no_element", ()))
     sets = {
         "resources": filter_.resource_ids,
         "projects": filter_.project_ids,
