@@ -36,7 +36,9 @@ def reads(quick: bool, large: int = 100_000) -> Sequence[Result]:
         ):
             get = jobs_service_pb2.GetJobRequest(job_id=job_id(sizes[0] // 20 * 10)).SerializeToString()
             every = jobs_service_pb2.ListJobsRequest().SerializeToString()
-            named = jobs_service_pb2.ListJobsRequest(filter={"labels": ["step=7"]}, page_size=100).SerializeToString()
+            named = jobs_service_pb2.ListJobsRequest(
+                filter={"labels": ["step=rare"]}, page_size=100
+            ).SerializeToString()
             for name, rpc, request, token in (
                 ("get", "GetJob", get, USER),
                 ("list mine", "ListJobs", every, USER),
@@ -67,7 +69,7 @@ def fill(state: Path, count: int) -> None:
 
         def write(tx: Tx, start: int = start) -> None:
             for number in range(start, min(start + _CHUNK, count)):
-                store.insert(tx, Working(_job(number, first, tx.revision())))
+                store.insert(tx, Working(_job(number, count, first, tx.revision())))
 
         storage.write_sync(write)
     storage.close_sync()
@@ -78,7 +80,7 @@ def job_id(number: int) -> str:
     return f"0{number:012d}"
 
 
-def _job(number: int, first: datetime, revision: int) -> Job:
+def _job(number: int, count: int, first: datetime, revision: int) -> Job:
     made = first + timedelta(seconds=number)
     states = (JobState.NEW, JobState.QUEUED, JobState.ACTIVE, JobState.COMPLETED)
     return Job(
@@ -89,7 +91,7 @@ def _job(number: int, first: datetime, revision: int) -> Job:
             name=f"job {number}",
             executable="/bin/sh",
             arguments=("-c", "echo a line of output"),
-            labels={"step": str(number % 100)},
+            labels={"step": "rare" if number % (count // 50) == 0 else "usual"},
             attributes=JobAttributes(account="bench"),
         ),
         status=JobStatus(JobState.COMPLETED, exit_code=0),
