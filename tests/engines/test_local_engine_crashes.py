@@ -196,7 +196,7 @@ async def test_shepherd_killed_while_no_server_runs(local: Followed, tmp_path: P
 
 async def test_machine_restarted(local: Followed) -> None:
     """A claim of another boot is nobody's, whoever has that process number now."""
-    job_id = await local.submit(shell("sleep 1000"))
+    job_id = await local.submit(shell("exec sleep 1000"))
     await local.saw(job_id, JobState.ACTIVE)
     await local.stop()
     shepherd = shepherd_of(local, job_id)
