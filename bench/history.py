@@ -39,9 +39,11 @@ def reads(quick: bool, large: int = 100_000) -> Sequence[Result]:
             named = jobs_service_pb2.ListJobsRequest(
                 filter={"labels": ["step=rare"]}, page_size=100
             ).SerializeToString()
+            active = jobs_service_pb2.ListJobsRequest(filter={"states": [4]}).SerializeToString()
             for name, rpc, request, token in (
                 ("get", "GetJob", get, USER),
                 ("list mine", "ListJobs", every, USER),
+                ("list my active", "ListJobs", active, USER),
                 ("list all", "ListJobs", every, OPERATOR),
                 ("list by label", "ListJobs", named, OPERATOR),
             ):
