@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import peewee as pw
 
+from openfacility_server.jobs.dependencies import Target
 from openfacility_server.jobs.filters import JobFilter, attributes_of
 from openfacility_server.jobs.model import Job, JobState
 from openfacility_server.storage import ReadTx, Tx, compile_sql
@@ -134,6 +135,9 @@ _ELEMENT_IDS = compile_sql(_ELEMENTS.order_by(JobRow.array_index).limit(1))
 _ELEMENT_IDS_NOT_CANCELED = compile_sql(
     _ELEMENTS.where(pw.SQL("cancel_reason = 0")).order_by(JobRow.array_index).limit(1)
 )
+_ELEMENT_TO_SUBMIT = compile_sql(
+    JobRow.select(JobRow.id).where((JobRow.array_job_id == "") & pw.SQL(f"todo & {int(Todo.SUBMIT)} > 0")).limit(1)
+).replace("LIMIT ?", "LIMIT 1")
 _UNSET_TODO = "UPDATE job SET todo = todo & ? WHERE id = ?"
 
 
@@ -203,6 +207,16 @@ class JobStore:
     def unfinished_ids(self, tx: ReadTx, resource_id: str, after: str, limit: int) -> list[str]:
         """Returns ids of unfinished jobs of a resource that were handed to the engine, in order of id."""
         return [row[0] for row in tx.rows(_UNFINISHED_IDS, (resource_id, after, limit))]
+
+    def targets(self, tx: ReadTx, job_ids: Sequence[str]) -> dict[str, Target]:
+        """Returns how jobs depended on stand; those that do not exist are left out."""
+        found: dict[str, Target] = {}
+        for start in range(0, len(job_ids), _CHUNK):
+            chunk = job_ids[start : start + _CHUNK]
+            for job_id, state, todo in tx.rows(_target_sql(len(chunk)), tuple(chunk)):
+                missing = todo & (Todo.SUBMIT | Todo.EXPAND) or tx.value(_ELEMENT_TO_SUBMIT, (job_id,))
+                found[job_id] = Target(JobState(state), not missing)
+        return found
 
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
@@ -364,6 +378,11 @@ def _page_sql(shape: tuple[tuple[str, int], ...], by_index: bool) -> str:
     for name, count in shape:
         query = query.where(_EXPRESSIONS[name](count))
     return compile_sql(query.order_by(JobRow.array_index if by_index else JobRow.id.desc()).limit(1))
+
+
+@lru_cache(maxsize=_CHUNK)
+def _target_sql(count: int) -> str:
+    return compile_sql(JobRow.select(JobRow.id, JobRow.state, JobRow.todo).where(JobRow.id.in_([""] * count)))
 
 
 @lru_cache(maxsize=_CHUNK)
