@@ -213,10 +213,18 @@ class JobStore:
         found: dict[str, Target] = {}
         for start in range(0, len(job_ids), _CHUNK):
             chunk = job_ids[start : start + _CHUNK]
-            for job_id, state, todo in tx.rows(_target_sql(len(chunk)), tuple(chunk)):
-                missing = todo & (Todo.SUBMIT | Todo.EXPAND) or tx.value(_ELEMENT_TO_SUBMIT, (job_id,))
-                found[job_id] = Target(JobState(state), not missing)
+            for row in tx.rows(_load_sql(len(chunk)), tuple(chunk)):
+                working = self._working(row)
+                found[row[0]] = Target(working.job.status.state, self._handed_over(tx, working))
         return found
+
+    def _handed_over(self, tx: ReadTx, working: Working) -> bool:
+        array = working.job.spec.array
+        if array is None or working.job.array_job_id:
+            return not working.todo & Todo.SUBMIT
+        # An array that was canceled while its elements were made never has them all.
+        made = working.expanded == len(array.indices)
+        return made and tx.value(_ELEMENT_TO_SUBMIT, (working.job.id,)) is None
 
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
@@ -378,11 +386,6 @@ def _page_sql(shape: tuple[tuple[str, int], ...], by_index: bool) -> str:
     for name, count in shape:
         query = query.where(_EXPRESSIONS[name](count))
     return compile_sql(query.order_by(JobRow.array_index if by_index else JobRow.id.desc()).limit(1))
-
-
-@lru_cache(maxsize=_CHUNK)
-def _target_sql(count: int) -> str:
-    return compile_sql(JobRow.select(JobRow.id, JobRow.state, JobRow.todo).where(JobRow.id.in_([""] * count)))
 
 
 @lru_cache(maxsize=_CHUNK)
