@@ -1,8 +1,8 @@
 """Health: what works, asked again and again, told as ``grpc.health.v1`` and to HTTP probes.
 
 Overall (``""``) is NOT_SERVING when the database is away or the server is stopping: send this server no calls. A
-service is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers. ``liveness`` is SERVING for as
-long as the process answers at all: restarting it would not bring a database back.
+service is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers. ``liveness`` is SERVING
+for as long as the process answers at all: restarting it would not bring a database back.
 """
 
 from __future__ import annotations
