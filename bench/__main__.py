@@ -11,14 +11,19 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import reads, watch
+from bench import history, reads, start, submits, watch
 from bench.processes import LOAD_CORE, SERVER_CORE
 from bench.results import Result, print_table, write_json
 
 BENCHMARKS: dict[str, Callable[[bool], Sequence[Result]]] = {
     "get": reads.get,
     "list": reads.list_100,
+    "submit": submits.single,
+    "batch": submits.batch,
     "watch": watch.fan_out,
+    "history": history.reads,
+    "start": start.start,
+    "million": history.million,
 }
 
 
@@ -39,7 +44,9 @@ def facts() -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks; see docs/performance.md.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all but million)"
+    )
     parser.add_argument("--quick", action="store_true", help="under a minute: says that they run, not how fast it is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE as JSON lines")
     options = parser.parse_args()
@@ -50,7 +57,7 @@ def main() -> int:
     print("  ".join(f"{key} {value}" for key, value in about.items()))
     print(f"servers on core {SERVER_CORE}, load on core {LOAD_CORE}\n", flush=True)
     results: list[Result] = []
-    for name in options.names or BENCHMARKS:
+    for name in options.names or [name for name in BENCHMARKS if name != "million"]:
         found = BENCHMARKS[name](options.quick)
         print_table(found)
         print(flush=True)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ LOAD_CORE = CORES[-1]
 
 
 class Process:
-    """A server process. It is on ``SERVER_CORE``, what loads it on ``LOAD_CORE`` (the same one when there is but one)."""
+    """A server process, on ``SERVER_CORE``. What loads it is on ``LOAD_CORE``, the same one when there is but one."""
 
     def __init__(self, name: str, command: list[str], directory: Path) -> None:
         self.name = name
@@ -128,9 +128,3 @@ def base(directory: Path, kind: str, **files: bytes) -> Iterator[Process]:
         yield process
     finally:
         process.end()
-
-
-def on_load_core() -> Mapping[str, Any]:
-    """What puts this very process, or with ``subprocess`` a child, on the load's core."""
-    os.sched_setaffinity(0, {LOAD_CORE})
-    return {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from google.protobuf.duration_pb2 import Duration
 from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
@@ -78,21 +78,12 @@ def same_list(data: bytes, expected: jobs_service_pb2.ListJobsResponse) -> None:
 
 def settle(server: Process) -> None:
     """Waits until no submitted job is left to hand over."""
-    import time  # noqa: PLC0415
-
     filter_ = jobs_service_pb2.JobFilter(states=[job_pb2.JOB_STATE_NEW])
     request = jobs_service_pb2.ListJobsRequest(filter=filter_, page_size=1).SerializeToString()
     while jobs_service_pb2.ListJobsResponse.FromString(call(server, f"{SERVICE}ListJobs", request, USER)).jobs:
         time.sleep(0.1)
 
 
-def seconds(quick: bool) -> float:
+def seconds(quick: bool) -> int:
     """How long one sample loads a server."""
-    return 1.0 if quick else 2.0
-
-
-def body(directory: Path, name: str, message: bytes) -> Path:
-    """Writes a message as gRPC frames it."""
-    path = directory / name
-    path.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    return path
+    return 1 if quick else 2

@@ -1,7 +1,8 @@
 """Health: what works, asked again and again, told as ``grpc.health.v1`` and to HTTP probes.
 
 Overall (``""``) is NOT_SERVING when the database is away or the server is stopping: send this server no calls. A
-service is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers.
+service is NOT_SERVING when nothing of it can work: for Jobs, when none of its engines answers. ``liveness`` is SERVING
+for as long as the process answers at all: restarting it would not bring a database back.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _CHECK_SECONDS = 5.0
 _SET_SECONDS = 1.0
 
 DATABASE = "database"
+LIVENESS = "liveness"
 Check = Callable[[], Awaitable[None]]
 
 
@@ -54,6 +56,7 @@ class HealthMonitor:
 
     async def start(self) -> None:
         """Asks everything once, so that the first answer is a true one."""
+        await self._tell(LIVENESS, True)
         await self._ask_all()
 
     async def run(self) -> None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -87,7 +87,6 @@ class Followed:
         self.settings = settings
         self.engine = LocalEngine(settings)
         self.seen: list[Observation] = []
-        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Self:
@@ -98,7 +97,6 @@ class Followed:
     async def _follow(self) -> None:
         async for batch in self.engine.follow():
             self.seen.extend(batch)
-            self._changed.set()
 
     async def stop(self) -> None:
         """Stops following, as a server that is stopped; jobs run on."""
@@ -109,7 +107,7 @@ class Followed:
     async def clear_away(self) -> None:
         """Ends every job."""
         await self.engine.cancel(self.unfinished(), JobReason.CANCELED_BY_OPERATOR)
-        await until(lambda: not self.unfinished())
+        await self._until(lambda: not self.unfinished())
 
     def unfinished(self) -> list[str]:
         """Jobs that have not ended, or whose ends have not been taken."""
@@ -143,30 +141,32 @@ class Followed:
                     return observation
             return None
 
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while (observation := found()) is None:
-                    assert self._task is not None
-                    if self._task.done():
-                        self._task.result()
-                        raise AssertionError("no longer followed")
-                    self._changed.clear()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await self._changed.wait()
-        except TimeoutError:
-            raise AssertionError(f"{job_id} was never {state.name}: {self.of(job_id)}") from None
+        await self._until(lambda: found() is not None)
+        observation = found()
+        assert observation is not None
         return observation
+
+    async def _until(self, condition: Callable[[], bool], deadline: float = DEADLINE) -> None:
+        """Waits until something holds, while the engine is followed."""
+
+        def holds() -> bool:
+            assert self._task is not None
+            if self._task.done():
+                self._task.result()
+                raise AssertionError("no longer followed")
+            return condition()
+
+        await until(holds, deadline)
 
     async def end_of(self, job_id: str) -> Observation:
         """Waits for a job's end."""
-        await until(lambda: any(o.state.final for o in self.of(job_id)))
+        await self._until(lambda: any(o.state.final for o in self.of(job_id)))
         return next(o for o in self.of(job_id) if o.state.final)
 
-    async def ends_of(self, job_ids: Sequence[str]) -> list[Observation]:
+    async def ends_of(self, job_ids: Sequence[Any], deadline: float = DEADLINE) -> list[Observation]:
         """Waits for the ends of jobs, in their order."""
         wanted = set(job_ids)
-        await until(lambda: wanted <= {o.job_id for o in self.ends()})
+        await self._until(lambda: wanted <= {o.job_id for o in self.ends()}, deadline)
         by_id = {o.job_id: o for o in self.ends()}
         return [by_id[job_id] for job_id in job_ids]
 

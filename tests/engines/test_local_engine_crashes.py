@@ -196,7 +196,7 @@ async def test_shepherd_killed_while_no_server_runs(local: Followed, tmp_path: P
 
 async def test_machine_restarted(local: Followed) -> None:
     """A claim of another boot is nobody's, whoever has that process number now."""
-    job_id = await local.submit(shell("sleep 1000"))
+    job_id = await local.submit(shell("exec sleep 1000"))
     await local.saw(job_id, JobState.ACTIVE)
     await local.stop()
     shepherd = shepherd_of(local, job_id)
@@ -282,6 +282,18 @@ async def test_full_disk(small_disk: Path, tmp_path_factory: pytest.TempPathFact
         assert (await local.end_of(waits)).exit_code == 4
 
 
+async def test_submission_that_was_never_finished(local: Followed) -> None:
+    """A marker without a job does no harm and goes away; the job can be submitted after all."""
+    marker = local.settings.spool / "active" / new_id()
+    marker.touch()
+    assert (await local.run(shell("exit 3"))).exit_code == 3
+    assert await local.engine.observe([marker.name]) == []
+    os.utime(marker, (0, 0))
+    await until(lambda: not marker.exists())
+    await local.submit(shell("exit 4"), marker.name)
+    assert (await local.end_of(marker.name)).exit_code == 4
+
+
 async def test_damaged_record(local: Followed) -> None:
     """One job whose record is destroyed stops no other."""
     damaged = await local.submit(shell("true", hold=True))
@@ -331,7 +343,7 @@ async def test_a_thousand_jobs_at_once(tmp_path: Path) -> None:
         elements = [EngineJob(f"{array_id}_{i}", spec, "me", array_id, i) for i in range(500)]
         first, second = await asyncio.gather(local.engine.submit(singles), local.engine.submit(elements))
         assert [*first, *second] == [job.id for job in (*singles, *elements)]
-        await until(lambda: len(local.ends()) >= 1000, deadline=240)
+        await local.ends_of([*first, *second], deadline=240)
         await local.run(shell("true"))
         counts = Counter(end.job_id for end in local.ends())
         assert len(counts) == 1001

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from openfacility.jobs.v1 import jobs_service_pb2 as rpc
+from openfacility.jobs.v1 import jobs_service_pb2_grpc
 
 from tests.faults.server_support import CHANNEL, calling, current_revision, passes, raw_watch, responses, serving, until
 from tests.support.calls import Refused, refused
@@ -180,3 +181,42 @@ async def test_what_cannot_be_opened_is_said_in_one_line() -> None:
         (line,) = server.log_lines()
         assert line["event"].startswith("cannot start: ")
         assert "Traceback" not in server.log_text()
+
+
+@pytest.mark.slow
+async def test_stop_is_not_held_up_by_those_who_do_not_listen() -> None:
+    """Watches and output whose readers stall, health watchers, event streams over HTTP."""
+    narrow = [("grpc.http2.lookahead_bytes", 65_535), ("grpc.http2.bdp_probe", 0)]
+    async with serving({"events": {"bookmark_interval": 600}}) as server, contextlib.AsyncExitStack() as stack:
+        alice = await stack.enter_async_context(calling(server))
+        job = await alice.submit("/bin/sh", "-c", "head -c 30000000 /dev/zero", environment={"BIG": "x" * 60_000})
+        await alice.wait(job.id)
+        metadata = (("authorization", f"Bearer {server.tokens['alice']}"),)
+        stalled = []
+        for _ in range(20):
+            options = [*CHANNEL, *narrow]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(server.address, options))
+            request = rpc.ReadJobOutputRequest(job_id=job.id, follow=True)
+            stalled.append(jobs_service_pb2_grpc.JobsServiceStub(channel).ReadJobOutput(request, metadata=metadata))
+            stalled.append(raw_watch(channel, server.tokens["alice"], rpc.WatchJobsRequest()))
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert (await health.read()).status == SERVING
+            stalled.append(health)
+        for call in stalled[:-1:3] + stalled[1::3]:
+            await call.read()
+        held = await alice.submit("/bin/true", hold=True)
+        for number in range(60):
+            labels = {"test": alice.label, "n": str(number)}
+            await alice.update(held.id, ["spec.labels", "spec.name"], labels=labels, name="x" * 200)
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        headers = {"authorization": f"Bearer {server.tokens['alice']}", "accept": "text/event-stream"}
+        for _ in range(5):
+            url = f"{server.http_url}/v1/jobs:watch"
+            stream = await stack.enter_async_context(client.stream("GET", url, headers=headers))
+            assert stream.status_code == 200
+            await anext(stream.aiter_raw())
+        server.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(server.wait_stopped) == 0
+        seconds = _seconds_to_stop(server)
+        _log.info("stopped in %.2f s", seconds)
+        assert seconds < 2 * _busy()

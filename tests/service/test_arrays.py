@@ -42,10 +42,15 @@ async def test_an_array_has_an_element_for_each_index(alice: Caller) -> None:
     job = await alice.wait(new.id)
     assert job.status.state == pb.JOB_STATE_COMPLETED
     assert counts(job) == {"total": 3, "completed": 3}
-    assert [transition.state for transition in job.transitions][-2:] == [pb.JOB_STATE_ACTIVE, pb.JOB_STATE_COMPLETED]
+    states = [transition.state for transition in job.transitions]
+    assert (states[0], states[-1]) == (pb.JOB_STATE_NEW, pb.JOB_STATE_COMPLETED)
+    assert pb.JOB_STATE_ACTIVE in states
+    times = [transition.time.ToNanoseconds() for transition in job.transitions]
+    assert times == sorted(times)
     found = await elements(alice, job.id)
     assert [element.id for element in found] == [f"{job.id}_2", f"{job.id}_5", f"{job.id}_8"]
     assert [element.array_index for element in found] == [2, 5, 8]
+    assert job.start_time.ToNanoseconds() >= min(element.start_time.ToNanoseconds() for element in found)
     for element in found:
         assert element.array_job_id == job.id
         assert element.HasField("array_index")

@@ -91,9 +91,19 @@ def count(counts: ArrayCounts, moves: Iterable[tuple[JobState, JobState]]) -> Ar
     return ArrayCounts(counts.total, **numbers)
 
 
-def array_after(job: Job, counts: ArrayCounts, now: datetime) -> Job:
-    """Returns an array job with new counts and the state that follows from them."""
-    return moved(replace(job, array_counts=counts), _array_status(job.status, counts), now)
+def array_after(job: Job, counts: ArrayCounts, time: datetime, started: datetime | None = None) -> Job:
+    """Returns an array job with new counts and the state that follows from them, at ``time`` by its elements.
+
+    ``started`` is when one of them did, which nobody may have seen before it ended.
+    """
+    job = replace(job, array_counts=counts)
+    if started is not None and job.start_time is None:
+        job = moved(job, JobStatus(JobState.ACTIVE), _not_before(job, started))
+    return moved(job, _array_status(job.status, counts), _not_before(job, time))
+
+
+def _not_before(job: Job, time: datetime) -> datetime:
+    return max([time, *(transition.time for transition in job.transitions[-1:])])
 
 
 def _array_status(status: JobStatus, counts: ArrayCounts) -> JobStatus:

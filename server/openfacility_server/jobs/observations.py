@@ -38,20 +38,29 @@ def save(store: JobStore, tx: Tx, changes: Iterable[tuple[Working, Job]]) -> Non
     """
     now = datetime.now(UTC)
     wanted = {found.job.id: (found, job) for found, job in changes}
-    moves: dict[str, list[tuple[JobState, JobState]]] = defaultdict(list)
+    moves: dict[str, list[tuple[Job, Job]]] = defaultdict(list)
     for found, job in wanted.values():
         if job.array_job_id and job.status.state != found.job.status.state:
-            moves[job.array_job_id].append((found.job.status.state, job.status.state))
+            moves[job.array_job_id].append((found.job, job))
     for array_job_id, steps in moves.items():
         if array_job_id not in wanted:
             found = store.load(tx, [array_job_id])[array_job_id]
             wanted[array_job_id] = found, found.job
         found, job = wanted[array_job_id]
-        if job.array_counts is not None:
-            wanted[array_job_id] = found, lifecycle.array_after(job, lifecycle.count(job.array_counts, steps), now)
+        wanted[array_job_id] = found, _array_after(job, steps, now)
     for found, job in wanted.values():
         if job != found.job:
             _save_one(store, tx, found, job, now)
+
+
+def _array_after(array_job: Job, steps: Sequence[tuple[Job, Job]], now: datetime) -> Job:
+    """Returns an array job after some of its elements changed their states."""
+    if array_job.array_counts is None:
+        return array_job
+    counts = lifecycle.count(array_job.array_counts, ((old.status.state, new.status.state) for old, new in steps))
+    time = max(new.end_time or new.start_time or now for _, new in steps)
+    started = min((new.start_time for _, new in steps if new.start_time), default=None)
+    return lifecycle.array_after(array_job, counts, time, started)
 
 
 def _save_one(store: JobStore, tx: Tx, found: Working, job: Job, now: datetime) -> None:

@@ -16,8 +16,9 @@ from functools import partial
 
 from openfacility_server.events import EventHub
 from openfacility_server.jobs import lifecycle, observations
+from openfacility_server.jobs.dependencies import Verdict, judge
 from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, JobEngine, Observation, Refusal
-from openfacility_server.jobs.model import ArrayCounts, Job, JobReason, JobSpec, JobState, JobStatus
+from openfacility_server.jobs.model import ArrayCounts, Job, JobDependency, JobReason, JobState, JobStatus
 from openfacility_server.jobs.steering import difference
 from openfacility_server.jobs.store import TOPIC, JobStore, Todo, Working
 from openfacility_server.storage import LeaseLost, ReadTx, Storage, StorageUnavailable, Tx
@@ -137,26 +138,62 @@ class Reconciler:
             watcher.close()
 
     async def _step(self) -> bool:
-        """Does what is to be done for some jobs; returns whether there may be more."""
+        """Does what is to be done for some jobs; returns whether there may be more that can be done now."""
         open_ = await self._storage.read(lambda tx: self._store.with_todo(tx, self._resource_id, _BATCH))
-        steps: tuple[tuple[Callable[[Working], bool], Callable[[Sequence[Working]], Awaitable[None]]], ...] = (
+        steps: tuple[tuple[Callable[[Working], bool], Callable[[Sequence[Working]], Awaitable[bool]]], ...] = (
             (lambda w: bool(w.job.array_counts and w.todo & Todo.CANCEL), self._cancel_arrays),
             (lambda w: bool(not w.job.array_counts and w.todo & Todo.CANCEL), self._cancel),
             (lambda w: bool(w.todo & Todo.EXPAND and not w.todo & Todo.CANCEL), self._expand),
             (lambda w: bool(w.todo & Todo.SUBMIT and not w.todo & Todo.CANCEL), self._submit),
         )
+        progress = False
         for applies, act in steps:
             chosen = [working for working in open_ if applies(working)]
             if chosen:
-                await act(chosen)
-        return bool(open_)
+                progress = await act(chosen) or progress
+        return progress
 
-    async def _submit(self, chosen: Sequence[Working]) -> None:
-        jobs = [working.job for working in chosen]
+    async def _submit(self, chosen: Sequence[Working]) -> bool:
+        """Hands over the jobs whose dependencies their engine can look after.
+
+        A target is always older than what depends on it, so that the oldest jobs to hand over never all wait.
+        """
+        needed = {d.job_id for working in chosen for d in working.job.spec.dependencies}
+        targets = await self._storage.read(lambda tx: self._store.targets(tx, sorted(needed))) if needed else {}
+        verdicts = {w.job.id: judge(w.job.spec.dependencies, targets) for w in chosen}
+        never = [w for w in chosen if verdicts[w.job.id][0] == Verdict.NEVER]
+        if never:
+            await self._storage.write(partial(self._end_unstarted, job_ids=[w.job.id for w in never]))
+        ready = [w.job for w in chosen if verdicts[w.job.id][0] == Verdict.HAND_OVER]
+        if ready:
+            await self._hand_over(ready, {job.id: verdicts[job.id][1] for job in ready})
+        waiting = [w.job.id for w in chosen if verdicts[w.job.id][0] == Verdict.WAIT]
+        if waiting:
+            await self._storage.write(partial(self._note_waiting, job_ids=waiting))
+        return bool(never or ready)
+
+    def _end_unstarted(self, tx: Tx, job_ids: Sequence[str]) -> None:
+        """Cancels jobs that no engine has, because what they wait for cannot come about any more."""
+        now = datetime.now(UTC)
+        text = "a job that it depends on ended in a way that rules out its start"
+        status = JobStatus(JobState.CANCELED, JobReason.DEPENDENCY_NEVER_SATISFIED, text)
+        found = self._store.load(tx, job_ids).values()
+        observations.save(self._store, tx, [(w, lifecycle.moved(w.job, status, now)) for w in found])
+
+    def _note_waiting(self, tx: Tx, job_ids: Sequence[str]) -> None:
+        """Says of jobs what they wait for, before an engine has them. A job to be held keeps the reason of that."""
+        found = self._store.load(tx, job_ids).values()
+        status = JobStatus(JobState.NEW, JobReason.DEPENDENCY)
+        changes = [(w, replace(w.job, status=status)) for w in found if w.job.status == JobStatus(JobState.NEW)]
+        observations.save(self._store, tx, changes)
+
+    async def _hand_over(self, jobs: Sequence[Job], dependencies: Mapping[str, tuple[JobDependency, ...]]) -> None:
         scripts = await self._storage.read(
             lambda tx: {key: self._store.script(tx, key) for key in {job.array_job_id or job.id for job in jobs}}
         )
-        answers = await self._engine.submit([_engine_job(job, scripts[job.array_job_id or job.id]) for job in jobs])
+        answers = await self._engine.submit(
+            [_engine_job(job, scripts[job.array_job_id or job.id], dependencies[job.id]) for job in jobs]
+        )
         # A job that the engine had from before a crash may have been held since.
         for reason in (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR):
             held = [job.id for job in jobs if job.spec.hold and _hold_reason(job) == reason]
@@ -183,7 +220,7 @@ class Reconciler:
     async def _catch_up(self, handed_over: Job, stored: Job) -> None:
         """Tells the engine what changed while the job was being handed over."""
         if stored.spec.hold and not handed_over.spec.hold:
-            await self._engine.hold([stored.id], stored.status.reason)
+            await self._engine.hold([stored.id], _hold_reason(stored))
         if handed_over.spec.hold and not stored.spec.hold:
             await self._engine.release([stored.id])
         update = difference(handed_over.spec, stored.spec)
@@ -193,7 +230,7 @@ class Reconciler:
             except EngineError as error:
                 _log.warning("late update refused: %s", error, extra={"job_id": stored.id})
 
-    async def _cancel(self, chosen: Sequence[Working]) -> None:
+    async def _cancel(self, chosen: Sequence[Working]) -> bool:
         """Asks the engine for the end of jobs. Those that it never got end here."""
         by_reason: dict[int, list[str]] = {}
         for working in chosen:
@@ -217,11 +254,13 @@ class Reconciler:
             self._store.set_todo(tx, ids, Todo.CANCEL | Todo.SUBMIT)
 
         await self._storage.write(effect)
+        return True
 
-    async def _expand(self, chosen: Sequence[Working]) -> None:
+    async def _expand(self, chosen: Sequence[Working]) -> bool:
         """Makes the next elements of arrays, a bounded number at a time."""
         for working in chosen:
             await self._storage.write(partial(self._make_elements, job_id=working.job.id))
+        return True
 
     def _make_elements(self, tx: Tx, job_id: str) -> None:
         found = self._store.load(tx, [job_id])[job_id]
@@ -242,10 +281,11 @@ class Reconciler:
         todo = found.todo if expanded < len(array.indices) else found.todo & ~Todo.EXPAND
         self._store.set_expanded(tx, job_id, expanded, todo)
 
-    async def _cancel_arrays(self, chosen: Sequence[Working]) -> None:
+    async def _cancel_arrays(self, chosen: Sequence[Working]) -> bool:
         for working in chosen:
             while await self._storage.write(partial(self._cancel_elements, job_id=working.job.id)):
                 pass
+        return True
 
     def _cancel_elements(self, tx: Tx, job_id: str) -> bool:
         """Asks for the end of some elements; counts those never made as canceled. Returns whether more remain."""
@@ -286,8 +326,8 @@ class Reconciler:
         observations.save(self._store, tx, [(replace(found, todo=found.todo & ~Todo.EXPAND), job)])
 
 
-def _engine_job(job: Job, script: str) -> EngineJob:
-    spec: JobSpec = replace(job.spec, script=script) if script else job.spec
+def _engine_job(job: Job, script: str, dependencies: tuple[JobDependency, ...]) -> EngineJob:
+    spec = replace(job.spec, script=script, dependencies=dependencies)
     return EngineJob(job.id, spec, job.owner, job.array_job_id, job.array_index)
 
 
@@ -304,4 +344,5 @@ def _handed_over(job: Job, answer: str | Refusal, now: datetime) -> Job:
 
 
 def _hold_reason(job: Job) -> JobReason:
-    return job.status.reason or JobReason.HELD_BY_OWNER
+    operator = job.status.reason == JobReason.HELD_BY_OPERATOR
+    return JobReason.HELD_BY_OPERATOR if operator else JobReason.HELD_BY_OWNER

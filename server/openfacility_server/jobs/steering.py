@@ -61,6 +61,8 @@ class Steering:
 
         async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
             await engine.hold(ids, _hold_reason(principal, job))
+            if not job.array_counts:
+                await _settled(engine, job.id)
 
         def held(job: Job, now: datetime) -> Job:
             reason = _hold_reason(principal, job)
@@ -258,6 +260,16 @@ class Steering:
             return found.job, [job_id]
         elements = await self._storage.read(lambda tx: self._store.unfinished_elements(tx, job_id))
         return found.job, [job_id, *elements]
+
+
+async def _settled(engine: JobEngine, job_id: str) -> None:
+    """Returns when a job that an engine was told to hold is held or has started: one just starting is neither."""
+    until = time.monotonic() + _HAND_OVER_SECONDS
+    while time.monotonic() < until:
+        seen = await engine.observe([job_id])
+        if not seen or seen[0].state != JobState.QUEUED:
+            return
+        await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
 
 
 def _hold_reason(principal: Principal, job: Job) -> JobReason:

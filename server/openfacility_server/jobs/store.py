@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import peewee as pw
 
+from openfacility_server.jobs.dependencies import Target
 from openfacility_server.jobs.filters import JobFilter, attributes_of
 from openfacility_server.jobs.model import Job, JobState
 from openfacility_server.storage import ReadTx, Tx, compile_sql
@@ -106,6 +107,8 @@ _HAS_TODO = pw.SQL("todo > 0")
 _HANDED_OVER = pw.SQL(f"todo IN (0, {int(Todo.CANCEL)}) AND expanded < 0")
 
 _INSERT = compile_sql(JobRow.insert(dict.fromkeys(_COLUMNS, "")))
+_INSERT_LABEL = compile_sql(JobLabel.insert(key="", value="", job_id=""))
+_INSERT_SCRIPT = compile_sql(JobScript.insert(job_id="", script=""))
 _UPDATE = compile_sql(JobRow.update(dict.fromkeys(_COLUMNS[1:], "")).where(JobRow.id == ""))
 _GET = compile_sql(JobRow.select(*_ROW).where(JobRow.id == ""))
 _GET_WHOLE = compile_sql(
@@ -132,6 +135,9 @@ _ELEMENT_IDS = compile_sql(_ELEMENTS.order_by(JobRow.array_index).limit(1))
 _ELEMENT_IDS_NOT_CANCELED = compile_sql(
     _ELEMENTS.where(pw.SQL("cancel_reason = 0")).order_by(JobRow.array_index).limit(1)
 )
+_ELEMENT_TO_SUBMIT = compile_sql(
+    JobRow.select(JobRow.id).where((JobRow.array_job_id == "") & pw.SQL(f"todo & {int(Todo.SUBMIT)} > 0")).limit(1)
+).replace("LIMIT ?", "LIMIT 1")
 _UNSET_TODO = "UPDATE job SET todo = todo & ? WHERE id = ?"
 
 
@@ -202,6 +208,24 @@ class JobStore:
         """Returns ids of unfinished jobs of a resource that were handed to the engine, in order of id."""
         return [row[0] for row in tx.rows(_UNFINISHED_IDS, (resource_id, after, limit))]
 
+    def targets(self, tx: ReadTx, job_ids: Sequence[str]) -> dict[str, Target]:
+        """Returns how jobs depended on stand; those that do not exist are left out."""
+        found: dict[str, Target] = {}
+        for start in range(0, len(job_ids), _CHUNK):
+            chunk = job_ids[start : start + _CHUNK]
+            for row in tx.rows(_load_sql(len(chunk)), tuple(chunk)):
+                working = self._working(row)
+                found[row[0]] = Target(working.job.status.state, self._handed_over(tx, working))
+        return found
+
+    def _handed_over(self, tx: ReadTx, working: Working) -> bool:
+        array = working.job.spec.array
+        if array is None or working.job.array_job_id:
+            return not working.todo & Todo.SUBMIT
+        # An array that was canceled while its elements were made never has them all.
+        made = working.expanded == len(array.indices)
+        return made and tx.value(_ELEMENT_TO_SUBMIT, (working.job.id,)) is None
+
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
     ) -> list[str]:
@@ -217,7 +241,7 @@ class JobStore:
         message = self._codec.encode(job)
         tx.run(_INSERT, self._values(working, message))
         if script:
-            tx.execute(JobScript.insert(job_id=job.id, script=script))
+            tx.run(_INSERT_SCRIPT, (job.id, script))
         self._set_labels(tx, job)
         self._append(tx, job, None, message)
         return message
@@ -252,7 +276,7 @@ class JobStore:
 
     def _set_labels(self, tx: Tx, job: Job) -> None:
         for key, value in job.spec.labels.items():
-            tx.execute(JobLabel.insert(key=key, value=value, job_id=job.id))
+            tx.run(_INSERT_LABEL, (key, value, job.id))
 
     def _working(self, row: Sequence[Any]) -> Working:
         _, todo, expanded, cancel_reason, message = row
@@ -290,6 +314,10 @@ _Term = tuple[str, tuple[Any, ...]]
 _EXPRESSIONS: Mapping[str, Callable[[int], Any]] = {
     "owner": lambda _: JobRow.owner == "",
     "array": lambda _: JobRow.array_job_id == "",
+    # The same, hidden from the planner, where another index finds fewer jobs than job_by_owner and job_by_array.
+    "array_of_few": lambda _: JobRow.array_job_id + pw.SQL("''") == "",
+    "unfinished": lambda _: _UNFINISHED,
+    "no_element": lambda _: pw.SQL("array_index = -1"),
     "ids": lambda count: JobRow.id.in_([""] * count),
     "resources": lambda count: JobRow.resource_id.in_([""] * count),
     "projects": lambda count: JobRow.project.in_([""] * count),
@@ -312,7 +340,20 @@ def _terms(filter_: JobFilter, owner: str | None) -> list[_Term]:
     terms: list[_Term] = []
     if owner is not None:
         terms.append(("owner", (owner,)))
-    terms.append(("ids", tuple(sorted(filter_.job_ids))) if filter_.job_ids else ("array", (filter_.array_job_id,)))
+    unfinished = bool(filter_.states) and not any(state.final for state in filter_.states)
+    few = not filter_.array_job_id and (unfinished if owner else bool(filter_.labels))
+    if filter_.job_ids:
+        terms.append(("ids", tuple(sorted(filter_.job_ids))))
+    else:
+        terms.append(("array_of_few" if few else "array", (filter_.array_job_id,)))
+    if unfinished:
+        terms.append(("unfinished", ()))
+    if not (
+        owner or filter_.job_ids or filter_.array_job_id or filter_.owners or filter_.project_ids or filter_.labels
+    ):
+        # It says nothing new, but with it job_by_array has the newest first, and nothing needs to be sorted. Where
+        # another index finds fewer jobs, it would mislead the planner.
+        terms.append(("no_element", ()))
     sets = {
         "resources": filter_.resource_ids,
         "projects": filter_.project_ids,

@@ -164,6 +164,8 @@ class Leader:
         strangers = set(active) - self.queue.entries.keys() - self._told
         # One rescan later: jobs that are just being submitted get their notices when all of them are there, in order.
         self._dirty.update(strangers if self._next_rescan == 0 else strangers & self._strangers)
+        if strangers:
+            await self._in_files(self._spool.drop_orphans, strangers)
         self._strangers = strangers
         self._told -= taken
         self._recheck()

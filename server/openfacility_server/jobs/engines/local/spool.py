@@ -19,7 +19,7 @@ accepted here, an engine that runs jobs as other users is another engine.
 """
 
 # Called thousands of times in a row, where Path objects cost more than the calls.
-# ruff: noqa: PTH103, PTH104, PTH110, PTH112, PTH118, PTH208
+# ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH112, PTH116, PTH118, PTH208
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -43,6 +43,7 @@ from openfacility_server.jobs.model import JobState
 
 log = logging.getLogger(__name__)
 
+ORPHANED = 3600.0
 JOB_ID = re.compile(r"[a-z0-9]{1,32}(_[0-9]{1,8})?\Z")
 
 
@@ -143,8 +144,14 @@ class Spool:
         if not os.path.exists(self.path(job.id)):
             # The marker comes first: a job without marker would never start, a marker without job does no harm.
             self._mark(job.id)
-            self._record_array(job)
-            self._record_job(job, sequence)
+            try:
+                self._record_array(job)
+                self._record_job(job, sequence)
+            except OSError:
+                if not self.known(job.id):
+                    self.forget([job.id])
+                raise
+            self._mark(job.id)  # another process may have failed with the same job meanwhile, and tidied up
         elif not os.path.exists(self.path(job.id, record.EXIT)):
             self._mark(job.id)
 
@@ -184,6 +191,14 @@ class Spool:
     def active_ids(self) -> list[str]:
         """Returns the jobs that have not ended."""
         return [name for name in os.listdir(self.active) if JOB_ID.match(name)]
+
+    def drop_orphans(self, job_ids: Iterable[str]) -> None:
+        """Removes markers whose jobs were never recorded, because who submitted them was killed."""
+        for job_id in job_ids:
+            marker = os.path.join(self.active, job_id)
+            with suppress(FileNotFoundError):
+                if os.stat(marker).st_mtime < time.time() - ORPHANED and not self.known(job_id):
+                    os.unlink(marker)
 
     def take_inbox(self) -> list[str]:
         """Returns the jobs to look at, and empties the list before they are looked at."""

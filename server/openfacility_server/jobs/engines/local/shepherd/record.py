@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import json
 import os
@@ -51,7 +52,7 @@ def write_file(path: str, content: bytes, *, durable: bool, mode: int = 0o600) -
 
 def write_json(path: str, value: Json, *, durable: bool = True) -> None:
     """Replaces a file in one step; durable means that it is still there after a power cut."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}.{_thread.get_ident()}.tmp"  # several threads may write the same file
     try:
         write_file(temporary, json.dumps(value).encode(), durable=durable)
         os.rename(temporary, path)
