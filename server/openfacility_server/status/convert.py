@@ -216,3 +216,20 @@ def resource_from_pb(pb: status_pb2.Resource) -> model.Resource:
         services=tuple(pb.services),
         labels=dict(pb.labels),
     )
+
+
+def facility_from_pb(pb: status_pb2.Facility) -> model.Facility:
+    """Returns the facility's description from its message, without its contacts."""
+    return model.Facility(**{name: getattr(pb, name) for name in _FACILITY_TEXTS})
+
+
+class Describer:
+    """Serializes descriptions."""
+
+    def facility(self, facility: model.Facility, site_ids: list[str], update_time: datetime) -> bytes:
+        """Serializes the facility."""
+        return facility_to_pb(facility, site_ids, update_time).SerializeToString()
+
+    def site(self, site: model.Site, resource_ids: list[str], update_time: datetime) -> bytes:
+        """Serializes a site."""
+        return site_to_pb(site, resource_ids, update_time).SerializeToString()

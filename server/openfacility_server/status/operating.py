@@ -11,6 +11,7 @@ from openfacility_server.errors import Aborted, FailedPrecondition, InvalidArgum
 from openfacility_server.idempotency import Mutation, mutate
 from openfacility_server.ids import IdMaker
 from openfacility_server.status.board import Board
+from openfacility_server.status.calendar import Planned
 from openfacility_server.status.model import (
     Incident,
     IncidentType,
@@ -100,6 +101,65 @@ class Operating:
         )
         self._store.put_incident(tx, incident, None)
         return incident.id
+
+    def new_series(self) -> str:
+        """Returns an id for the occurrences of a recurring maintenance."""
+        return self._new_id()
+
+    async def take_calendar(
+        self,
+        principal: Principal,
+        planned: Sequence[Planned],
+        wanted: Mutation,
+        audit: tuple[str, str, str],
+        respond: Callable[[Sequence[bytes]], bytes],
+    ) -> bytes:
+        """Plans what a calendar says, all or none: new, changed or called off by its UID."""
+
+        def effect(tx: Tx) -> bytes:
+            self._board.settle(tx)
+            series: dict[str, str] = {}
+            touched = [self._take(tx, principal, one, series) for one in planned]
+            ids = [incident_id for incident_id in touched if incident_id]
+            self._board.settle(tx)
+            self._audit(tx, audit, ",".join(ids)[:1000], f"took {len(ids)} incidents from a calendar")
+            return respond([self._message(tx, incident_id) for incident_id in ids])
+
+        return await mutate(self._storage, wanted, effect)
+
+    def _take(self, tx: Tx, principal: Principal, one: Planned, series: dict[str, str]) -> str:
+        known = self._store.find_incidents(tx, [("uid", (one.uid,))], 1)
+        if not known:
+            if one.cancelled:
+                return ""
+            series_id = series.setdefault(one.series_uid, self._new_id()) if one.series_uid else ""
+            draft = Draft(
+                one.type, one.name, one.status, one.resource_ids, one.start, one.end, one.description, one.severity,
+                one.uid, series_id, "calendar.",
+            )
+            return self.add(tx, principal.username, draft)
+        before = known[0]
+        if before.resolution.over:
+            return ""
+        if one.cancelled:
+            changed = replace(before, resolution=Resolution.CANCELLED, end_time=before.end_time or before.start_time)
+        else:
+            begun = before.resolution != Resolution.PENDING
+            start = before.start_time if begun else one.start
+            self._checked(
+                Draft(one.type, one.name, one.status, one.resource_ids, start, one.end, where="calendar."),
+                self._board.now(),
+                begun=begun,
+            )
+            changed = replace(
+                before, name=one.name, description=one.description, start_time=start, end_time=one.end, status=one.status,
+                severity=one.severity, resource_ids=one.resource_ids,
+                impacted_resource_ids=self._impacted(before.type, one.resource_ids),
+            )
+        if changed != before:
+            changed = replace(changed, update_time=self._board.now(), revision=tx.revision())
+            self._store.put_incident(tx, changed, before)
+        return before.id
 
     async def update(
         self, incident_id: str, values: Mapping[str, object], etag: str, wanted: Mutation, audit: tuple[str, str, str]

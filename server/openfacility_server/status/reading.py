@@ -131,7 +131,7 @@ class Reading:
 
         return await self._storage.read(read)
 
-    async def incidents_of(self, resource_id: str, start: datetime, end: datetime | None, now: datetime) -> list[Incident]:
+    async def incidents_of(self, resource_id: str, start: datetime, end: datetime | None) -> list[Incident]:
         """Returns the incidents that impact a resource in a span, through dependencies too."""
         terms: list[Term] = [("resources", (resource_id,)), ("ends_after", (micros(start),))]
         if end is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -27,12 +28,23 @@ from openfacility_server.wire import duration, framed, frames, moment, timestamp
 
 _OVERVIEW_INCIDENTS = 100
 _SOON = timedelta(days=30)
-_LONGEST_SPAN = timedelta(days=3660)
 _CALENDAR_PAST = timedelta(days=30)
 _CALENDAR_MOST = 5000
 
 Peers = Callable[[], Sequence[status_service_pb2.PeerFacility]]
-JobOf = Callable[[Principal, str], Awaitable[questions.Failure]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """Where and when a job ran, and how it failed if it did."""
+
+    resource_id: str
+    start: datetime | None
+    end: datetime | None
+    failure: questions.Failure | None
+
+
+JobOf = Callable[[Principal, str], Awaitable[JobRun]]
 
 
 class StatusService:
@@ -154,11 +166,10 @@ class StatusService:
         self, request: status_service_pb2.CheckAvailabilityRequest, context: object
     ) -> status_service_pb2.CheckAvailabilityResponse:
         now = self._board.now()
-        start = moment(request.start_time) if request.HasField("start_time") else now
-        end = moment(request.end_time) if request.HasField("end_time") else start + timedelta(hours=1)
-        span = questions.checked_span(start, end, now, _LONGEST_SPAN)
+        start, end = _times_of(request)
+        span = questions.availability_span(start, end, now)
         resource = status_pb2.Resource.FromString(await self._reading.resource(request.resource_id))
-        incidents = await self._reading.incidents_of(request.resource_id, start, None, now)
+        incidents = await self._reading.incidents_of(request.resource_id, span.start, None)
         current = convert.current_from_pb(resource.current)
         answer = questions.availability(convert.resource_from_pb(resource), current, incidents, span, now)
         response = status_service_pb2.CheckAvailabilityResponse(
@@ -183,17 +194,18 @@ class StatusService:
             caller = _caller()
             if caller.role < Role.USER:
                 raise Unauthenticated("SIGN_IN_REQUIRED", "sign in to ask about a job")
-            failure = await self._job_of(caller, request.job_id)
-            resource_id, span = failure.resource_id, questions.span_of(failure, now)
+            run = await self._job_of(caller, request.job_id)
+            resource_id, failure = run.resource_id, run.failure
+            span = questions.run_span(run.start, run.end, now)
         else:
             resource_id = request.resource_id
-            end = moment(request.end_time) if request.HasField("end_time") else now
-            start = moment(request.start_time) if request.HasField("start_time") else end - timedelta(days=1)
-            span = questions.checked_span(start, end, now, _LONGEST_SPAN)
-        await self._reading.resource(resource_id)
-        incidents = await self._reading.incidents_of(resource_id, span.start, span.end, now)
+            span = questions.outages_span(*_times_of(request), now)
+        resource = convert.resource_from_pb(
+            status_pb2.Resource.FromString(await self._reading.resource(resource_id))
+        )
+        incidents = await self._reading.incidents_of(resource_id, span.start, span.end)
         events = await self._reading.events_of(resource_id, span.start, span.end)
-        found = questions.outages(resource_id, span, events, incidents, failure, now)
+        found = questions.outages(span, events, incidents, resource, now, failure)
         return status_service_pb2.FindOutagesResponse(
             outages=[_outage(outage) for outage in found.outages],
             span=_span(span),
@@ -261,14 +273,14 @@ class StatusService:
         self, request: status_service_pb2.ExportCalendarRequest, context: object
     ) -> httpbody_pb2.HttpBody:
         now = self._board.now()
-        start = moment(request.__getattribute__("from")) if request.HasField("from") else now - _CALENDAR_PAST
+        start = moment(getattr(request, "from")) if request.HasField("from") else now - _CALENDAR_PAST
         terms: list[Term] = [("types", (int(IncidentType.PLANNED),)), ("starts_from", (micros(start),))]
         if request.resource_ids:
             terms.append(("resources", tuple(request.resource_ids)))
         page = await self._reading.incidents(_caller(), terms, None, _CALENDAR_MOST, now)
         incidents = [convert.incident_from_pb(status_pb2.Incident.FromString(message)) for message in page.messages]
         facility = status_pb2.Facility.FromString(await self._reading.facility())
-        text = calendar.write(facility.id, incidents)
+        text = calendar.write(convert.facility_from_pb(facility), incidents)
         return httpbody_pb2.HttpBody(content_type="text/calendar; charset=utf-8", data=text.encode())
 
 
@@ -421,11 +433,13 @@ def _required_time(pb: status_pb2.Incident) -> datetime:
     return moment(pb.start_time)
 
 
+def _times_of(request: Any) -> tuple[datetime | None, datetime | None]:
+    start = moment(request.start_time) if request.HasField("start_time") else None
+    return start, moment(request.end_time) if request.HasField("end_time") else None
+
+
 def _span(span: questions.Span) -> status_pb2.Span:
-    pb = status_pb2.Span(start_time=timestamp(span.start))
-    if span.end is not None:
-        pb.end_time.CopyFrom(timestamp(span.end))
-    return pb
+    return status_pb2.Span(start_time=timestamp(span.start), end_time=timestamp(span.end))
 
 
 def _outage(outage: questions.Outage) -> status_pb2.Outage:

@@ -253,6 +253,7 @@ _INCIDENT_CONDITIONS: Mapping[str, Callable[[int], Any]] = {
     "starts_from": lambda _: IncidentRow.start_time >= 0,
     "modified": lambda _: IncidentRow.update_time >= 0,
     "series": lambda _: IncidentRow.series_id == "",
+    "uid": lambda _: IncidentRow.calendar_uid == "",
 }
 _EVENT_CONDITIONS: Mapping[str, Callable[[int], Any]] = {
     "after": lambda _: pw.SQL("(t1.occur_time < ? OR (t1.occur_time = ? AND t1.id < ?))", (0, 0, "")),
