@@ -40,8 +40,16 @@ async def serve(
     for number in signals:
         loop.add_signal_handler(number, stop)
     app = App(config, _span_processor(config))
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(app.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
     try:
         await app.start()
+        loop.add_signal_handler(signal.SIGHUP, reload)
     except (StorageError, EngineUnavailable, OSError, RuntimeError, ValueError) as error:
         _log.error("cannot start: %s", error)
         return 1

@@ -11,8 +11,16 @@ from openfacility_server.status import model
 from openfacility_server.wire import framed, moment, timestamp
 
 _SITE_TEXTS = (
-    "id", "name", "short_name", "description", "operating_organization", "country_name", "locality_name",
-    "state_or_province_name", "street_address", "unlocode",
+    "id",
+    "name",
+    "short_name",
+    "description",
+    "operating_organization",
+    "country_name",
+    "locality_name",
+    "state_or_province_name",
+    "street_address",
+    "unlocode",
 )
 _FACILITY_TEXTS = ("id", "name", "short_name", "description", "organization_name", "support_uri")
 SUBJECT_FIELDS = {"resource": 3, "incident": 4, "event": 5, "facility": 6, "site": 7}
@@ -158,7 +166,11 @@ class StatusCodec:
         """Reads the status out of a serialized resource."""
         pb = status_pb2.Resource.FromString(data).current
         return model.CurrentStatus(
-            model.Status(pb.status), moment(pb.since), pb.reason, model.Source(pb.source), pb.incident_id,
+            model.Status(pb.status),
+            moment(pb.since),
+            pb.reason,
+            model.Source(pb.source),
+            pb.incident_id,
             pb.because_of_resource_id,
         )
 
@@ -178,15 +190,21 @@ class StatusCodec:
         """Reads a serialized event."""
         pb = status_pb2.Event.FromString(data)
         return model.Event(
-            id=pb.id, resource_id=pb.resource_id, status=model.Status(pb.status),
-            previous_status=model.Status(pb.previous_status or model.Status.UNKNOWN), occur_time=moment(pb.occur_time),
-            create_time=moment(pb.create_time), incident_id=pb.incident_id, reason=pb.reason,
-            source=model.Source(pb.source), revision=pb.revision,
+            id=pb.id,
+            resource_id=pb.resource_id,
+            status=model.Status(pb.status),
+            previous_status=model.Status(pb.previous_status or model.Status.UNKNOWN),
+            occur_time=moment(pb.occur_time),
+            create_time=moment(pb.create_time),
+            incident_id=pb.incident_id,
+            reason=pb.reason,
+            source=model.Source(pb.source),
+            revision=pb.revision,
         )
 
     def change(self, kind: str, data: bytes, revision: int, type_: str) -> bytes:
         """Serializes a change of something that is serialized already."""
-        head = status_service_pb2.StatusChange(type=status_service_pb2.StatusChange.Type.Value(type_), revision=revision)
+        head = status_service_pb2.StatusChange(type=type_, revision=revision)
         return head.SerializeToString() + framed(SUBJECT_FIELDS[kind], data)
 
 

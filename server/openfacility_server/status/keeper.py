@@ -14,6 +14,7 @@ from typing import Protocol
 from openfacility_server.events import EventHub
 from openfacility_server.ids import IdMaker
 from openfacility_server.status.board import Board
+from openfacility_server.status.description import Description
 from openfacility_server.status.graph import PROBE, Graph
 from openfacility_server.status.model import (
     CurrentStatus,
@@ -29,6 +30,7 @@ from openfacility_server.status.model import (
     Status,
     Word,
 )
+from openfacility_server.status.probes import ProbeResult
 from openfacility_server.status.store import TOPIC, StatusStore, known_time
 from openfacility_server.storage import LeaseLost, Storage, StorageUnavailable, Tx
 from openfacility_server.storage.leases import Lease
@@ -48,23 +50,6 @@ class Describer(Protocol):
     def site(self, site: Site, resource_ids: list[str], update_time: datetime) -> bytes: ...
 
 
-class Described(Protocol):
-    """The facility's description."""
-
-    facility: Facility
-    sites: tuple[Site, ...]
-    resources: tuple[Resource, ...]
-
-
-class Observed(Protocol):
-    """What a probe found."""
-
-    resource_id: str
-    status: Status
-    reason: str
-    time: datetime
-
-
 class Keeper:
     """Takes descriptions and probe results over, and passes the moments at which incidents begin and end."""
 
@@ -80,7 +65,7 @@ class Keeper:
 
     # The description.
 
-    async def describe(self, description: Described) -> None:
+    async def describe(self, description: Description) -> None:
         """Makes stored resources and sites those of a description. What did not change is not touched."""
         self._board.describe(Graph(description.resources))
         await self._storage.write(partial(self._describe_places, description=description))
@@ -90,19 +75,25 @@ class Keeper:
         await self._storage.write(self._forget_others)
         await self._settle()
 
-    def _describe_places(self, tx: Tx, description: Described) -> None:
+    def _describe_places(self, tx: Tx, description: Description) -> None:
         now = self._board.now()
         by_site: dict[str, list[str]] = {site.id: [] for site in description.sites}
         for resource in description.resources:
             by_site.setdefault(resource.site_id, []).append(resource.id)
         facility = description.facility
-        wanted = {("facility", facility.id): ((facility.name, facility.short_name), partial(
-            self._describer.facility, facility, [site.id for site in description.sites]))}
+        wanted = {
+            ("facility", facility.id): (
+                (facility.name, facility.short_name),
+                partial(self._describer.facility, facility, [site.id for site in description.sites]),
+            )
+        }
         for site in description.sites:
             make = partial(self._describer.site, site, by_site[site.id])
             wanted["site", site.id] = ((site.name, site.short_name), make)
         known = {
-            (kind, row[0]): (row[3], row[4]) for kind in ("facility", "site") for row in self._store.descriptions(tx, kind)
+            (kind, row[0]): (row[3], row[4])
+            for kind in ("facility", "site")
+            for row in self._store.descriptions(tx, kind)
         }
         for key, (names, make) in wanted.items():
             # Made again as of its last change it is the same, unless it changed.
@@ -132,7 +123,7 @@ class Keeper:
 
     # The probes.
 
-    async def report(self, seen: Observed) -> None:
+    async def report(self, seen: ProbeResult) -> None:
         """Takes a probe's result over: the resource's status, and an incident that begins or ends with it."""
         while True:
             try:
@@ -142,7 +133,7 @@ class Keeper:
                 _log.warning("database: %s; trying again", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    def _take(self, tx: Tx, seen: Observed) -> None:
+    def _take(self, tx: Tx, seen: ProbeResult) -> None:
         if seen.resource_id not in self._board.graph.resources:
             return
         before = self._store.words(tx, Source.PROBE).get(seen.resource_id)
@@ -155,7 +146,7 @@ class Keeper:
         )
         self._board.record(tx, seen.time)
 
-    def _follow_incident(self, tx: Tx, seen: Observed, open_id: str) -> str:
+    def _follow_incident(self, tx: Tx, seen: ProbeResult, open_id: str) -> str:
         """Opens, changes or closes the incident of a probe; returns the id of the one that is open then."""
         now = self._board.now()
         incident = self._store.load_incident(tx, open_id) if open_id else None
@@ -165,8 +156,12 @@ class Keeper:
             if incident:
                 note = Note(now, PROBE, "works again")
                 ended = replace(
-                    incident, resolution=Resolution.COMPLETED, end_time=max(seen.time, incident.start_time),
-                    notes=(*incident.notes, note), update_time=now, revision=tx.revision(),
+                    incident,
+                    resolution=Resolution.COMPLETED,
+                    end_time=max(seen.time, incident.start_time),
+                    notes=(*incident.notes, note),
+                    update_time=now,
+                    revision=tx.revision(),
                 )
                 self._store.put_incident(tx, ended, incident)
             return ""
@@ -175,8 +170,12 @@ class Keeper:
             note = Note(now, PROBE, f"{seen.status.name.lower()}: {seen.reason}")
             worse = Status.DOWN if Status.DOWN in (incident.status, seen.status) else seen.status
             changed = replace(
-                incident, status=worse, severity=max(severity, incident.severity),
-                notes=(*incident.notes, note)[-_MOST_NOTES:], update_time=now, revision=tx.revision(),
+                incident,
+                status=worse,
+                severity=max(severity, incident.severity),
+                notes=(*incident.notes, note)[-_MOST_NOTES:],
+                update_time=now,
+                revision=tx.revision(),
             )
             self._store.put_incident(tx, changed, incident)
             return incident.id

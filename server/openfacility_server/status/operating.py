@@ -11,7 +11,7 @@ from openfacility_server.errors import Aborted, FailedPrecondition, InvalidArgum
 from openfacility_server.idempotency import Mutation, mutate
 from openfacility_server.ids import IdMaker
 from openfacility_server.status.board import Board
-from openfacility_server.status.calendar import Planned
+from openfacility_server.status.calendar import Planned, incident_id_of
 from openfacility_server.status.model import (
     Incident,
     IncidentType,
@@ -52,14 +52,20 @@ class Draft:
 class Operating:
     """Changes incidents and operators' words."""
 
-    def __init__(self, storage: Storage, store: StatusStore, board: Board, new_id: IdMaker) -> None:
+    def __init__(self, facility_id: str, storage: Storage, store: StatusStore, board: Board, new_id: IdMaker) -> None:
+        self._facility_id = facility_id
         self._storage = storage
         self._store = store
         self._board = board
         self._new_id = new_id
 
     async def declare(
-        self, principal: Principal, drafts: Sequence[Draft], note: str, wanted: Mutation, audit: tuple[str, str, str],
+        self,
+        principal: Principal,
+        drafts: Sequence[Draft],
+        note: str,
+        wanted: Mutation,
+        audit: tuple[str, str, str],
         respond: Callable[[Sequence[bytes]], bytes],
     ) -> bytes:
         """Declares or plans incidents, all or none; returns ``respond`` of their messages."""
@@ -128,14 +134,24 @@ class Operating:
         return await mutate(self._storage, wanted, effect)
 
     def _take(self, tx: Tx, principal: Principal, one: Planned, series: dict[str, str]) -> str:
-        known = self._store.find_incidents(tx, [("uid", (one.uid,))], 1)
+        own = incident_id_of(self._facility_id, one.uid)
+        known = self._store.find_incidents(tx, [("ids", (own,)) if own else ("uid", (one.uid,))], 1)
         if not known:
             if one.cancelled:
                 return ""
             series_id = series.setdefault(one.series_uid, self._new_id()) if one.series_uid else ""
             draft = Draft(
-                one.type, one.name, one.status, one.resource_ids, one.start, one.end, one.description, one.severity,
-                one.uid, series_id, "calendar.",
+                one.type,
+                one.name,
+                one.status,
+                one.resource_ids,
+                one.start,
+                one.end,
+                one.description,
+                one.severity,
+                one.uid,
+                series_id,
+                "calendar.",
             )
             return self.add(tx, principal.username, draft)
         before = known[0]
@@ -152,8 +168,14 @@ class Operating:
                 begun=begun,
             )
             changed = replace(
-                before, name=one.name, description=one.description, start_time=start, end_time=one.end, status=one.status,
-                severity=one.severity, resource_ids=one.resource_ids,
+                before,
+                name=one.name,
+                description=one.description,
+                start_time=start,
+                end_time=one.end,
+                status=one.status,
+                severity=one.severity,
+                resource_ids=one.resource_ids,
                 impacted_resource_ids=self._impacted(before.type, one.resource_ids),
             )
         if changed != before:
@@ -185,8 +207,15 @@ class Operating:
         return await self._change(incident_id, etag, change, wanted, audit, f"changed {', '.join(sorted(values))}")
 
     async def resolve(
-        self, principal: Principal, incident_id: str, end_time: datetime | None, cancel: bool, note: str, etag: str,
-        wanted: Mutation, audit: tuple[str, str, str],
+        self,
+        principal: Principal,
+        incident_id: str,
+        end_time: datetime | None,
+        cancel: bool,
+        note: str,
+        etag: str,
+        wanted: Mutation,
+        audit: tuple[str, str, str],
     ) -> bytes:
         """Ends an incident, or calls it off."""
 
@@ -220,8 +249,14 @@ class Operating:
         return await self._change(incident_id, "", change, wanted, audit, "noted")
 
     async def set_status(
-        self, resource_id: str, status: Status | None, reason: str, until: datetime | None, incident_id: str,
-        wanted: Mutation, audit: tuple[str, str, str],
+        self,
+        resource_id: str,
+        status: Status | None,
+        reason: str,
+        until: datetime | None,
+        incident_id: str,
+        wanted: Mutation,
+        audit: tuple[str, str, str],
     ) -> bytes:
         """Takes an operator's word on a resource, or takes it back."""
 
@@ -246,8 +281,13 @@ class Operating:
         return await mutate(self._storage, wanted, effect)
 
     async def _change(
-        self, incident_id: str, etag: str, change: Callable[[Incident], Incident], wanted: Mutation,
-        audit: tuple[str, str, str], what: str,
+        self,
+        incident_id: str,
+        etag: str,
+        change: Callable[[Incident], Incident],
+        wanted: Mutation,
+        audit: tuple[str, str, str],
+        what: str,
     ) -> bytes:
         def effect(tx: Tx) -> bytes:
             self._board.settle(tx)

@@ -203,7 +203,7 @@ def expand(rule: Rule, first: datetime, zone: tzinfo, *, with_first: bool = Fals
     limit = MOST_OCCURRENCES if rule.count is None else rule.count
     if with_first and (start := to_utc(first, zone)) is not None:
         starts.append(start)
-    for wall in _walls(rule, first):
+    for wall in walls(rule, first):
         start = to_utc(wall, zone)
         if start is None or (starts and start <= starts[-1]):
             continue
@@ -231,31 +231,29 @@ def to_utc(wall: datetime, zone: tzinfo) -> datetime | None:
     return moment if moment.astimezone(zone).replace(tzinfo=None) == wall else None
 
 
-def _walls(rule: Rule, first: datetime) -> Iterator[datetime]:
-    """Gives the wall-clock times from ``first`` on to the horizon."""
+def walls(rule: Rule, first: datetime, horizon: timedelta = HORIZON) -> Iterator[datetime]:
+    """Gives the wall-clock times of a rule from ``first`` on, ascending, whatever its count and its end."""
     matches = _day_matcher(rule, first.date())
     times = _times(rule, first.time())
     positions = rule.numbers.get("BYSETPOS", ())
-    for days in _periods(rule, first.date()):
-        walls = [datetime.combine(day, at) for day in days if matches(day) for at in times]
+    for days in _periods(rule, first.date(), horizon):
+        found = [datetime.combine(day, at) for day in days if matches(day) for at in times]
         if positions:
-            count = len(walls)
+            count = len(found)
             chosen = {at - 1 if at > 0 else count + at for at in positions if abs(at) <= count}
-            walls = [walls[at] for at in sorted(chosen)]
-        yield from (wall for wall in walls if wall >= first)
+            found = [found[at] for at in sorted(chosen)]
+        yield from (wall for wall in found if wall >= first)
 
 
 def _times(rule: Rule, first: time) -> list[time]:
     parts = (("BYHOUR", first.hour), ("BYMINUTE", first.minute), ("BYSECOND", first.second))
-    return [
-        time(*values, first.microsecond)
-        for values in product(*(rule.numbers.get(name, (of_first,)) for name, of_first in parts))
-    ]
+    choices = [rule.numbers.get(name, (of_first,)) for name, of_first in parts]
+    return [time(hour, minute, second, first.microsecond) for hour, minute, second in product(*choices)]
 
 
-def _periods(rule: Rule, first: date) -> Iterator[list[date]]:
+def _periods(rule: Rule, first: date, horizon: timedelta) -> Iterator[list[date]]:
     """Gives the days of each period of the rule: of a year, a month, a week or one day."""
-    end = min(first.toordinal() + HORIZON.days, date.max.toordinal() - 400)
+    end = min(first.toordinal() + horizon.days, date.max.toordinal() - 400)
     at, number = _period_start(rule, first), 0
     while at.toordinal() <= end:
         following = _step(rule.frequency, at, 1)

@@ -16,7 +16,7 @@ from openfacility_server.errors import InvalidArgument, NotFound, Unauthenticate
 from openfacility_server.events import EventHub
 from openfacility_server.idempotency import Mutation, mutation
 from openfacility_server.interceptors.call import current_call
-from openfacility_server.paging import Pager, page_size
+from openfacility_server.paging import Pager, Position, page_size
 from openfacility_server.status import calendar, convert, questions, recurrence
 from openfacility_server.status.board import Board
 from openfacility_server.status.model import IncidentType, Severity, Status
@@ -51,7 +51,14 @@ class StatusService:
     """Servicer of ``openfacility.status.v1.StatusService``. Responses are messages or their bytes."""
 
     def __init__(
-        self, reading: Reading, operating: Operating, board: Board, hub: EventHub, pager: Pager, job_of: JobOf, peers: Peers
+        self,
+        reading: Reading,
+        operating: Operating,
+        board: Board,
+        hub: EventHub,
+        pager: Pager,
+        job_of: JobOf,
+        peers: Peers,
     ) -> None:
         self._reading = reading
         self._operating = operating
@@ -101,7 +108,7 @@ class StatusService:
         page = found[:limit]
         token = ""
         if len(found) > limit:
-            token = self._pager.seal(_position(page[-1][0]), query, _caller().username)
+            token = self._pager.seal(Position(page[-1][0], 0), query, _caller().username)
         tail = status_service_pb2.ListSitesResponse(next_page_token=token)
         return frames(1, (site[4] for site in page)) + tail.SerializeToString()
 
@@ -151,7 +158,12 @@ class StatusService:
     ) -> AsyncGenerator[bytes, None]:
         after = request.after_revision if request.HasField("after_revision") else None
         watch = watch_status(
-            self._reading, self._hub, frozenset(request.resource_ids), after, not request.skip_snapshot, self._board.now()
+            self._reading,
+            self._hub,
+            frozenset(request.resource_ids),
+            after,
+            not request.skip_snapshot,
+            self._board.now(),
         )
         async for part in watch:
             if isinstance(part, Sequence):
@@ -200,9 +212,7 @@ class StatusService:
         else:
             resource_id = request.resource_id
             span = questions.outages_span(*_times_of(request), now)
-        resource = convert.resource_from_pb(
-            status_pb2.Resource.FromString(await self._reading.resource(resource_id))
-        )
+        resource = convert.resource_from_pb(status_pb2.Resource.FromString(await self._reading.resource(resource_id)))
         incidents = await self._reading.incidents_of(resource_id, span.start, span.end)
         events = await self._reading.events_of(resource_id, span.start, span.end)
         found = questions.outages(span, events, incidents, resource, now, failure)
@@ -233,7 +243,14 @@ class StatusService:
         series = self._operating.new_series()
         return [
             Draft(
-                draft.type, draft.name, draft.status, draft.resource_ids, start, end, draft.description, draft.severity,
+                draft.type,
+                draft.name,
+                draft.status,
+                draft.resource_ids,
+                start,
+                end,
+                draft.description,
+                draft.severity,
                 series_id=series,
             )
             for start, end in spans
@@ -248,7 +265,14 @@ class StatusService:
     async def ResolveIncident(self, request: status_service_pb2.ResolveIncidentRequest, context: object) -> bytes:
         end = moment(request.end_time) if request.HasField("end_time") else None
         return await self._operating.resolve(
-            _caller(), request.incident_id, end, request.cancel, request.note, request.etag, _mutation(request), _audit()
+            _caller(),
+            request.incident_id,
+            end,
+            request.cancel,
+            request.note,
+            request.etag,
+            _mutation(request),
+            _audit(),
         )
 
     async def AddIncidentNote(self, request: status_service_pb2.AddIncidentNoteRequest, context: object) -> bytes:
@@ -315,19 +339,27 @@ def _overview(found: Overview) -> status_service_pb2.FacilityOverview:
             for site_id, message in found.sites
         ],
         counts=status_service_pb2.StatusCounts(**total),
-        open_incidents=sorted(
-            (status_pb2.Incident.FromString(message) for message in found.open), key=lambda i: -i.severity
-        ),
+        open_incidents=_worst_first(found.open),
         coming_incidents=[status_pb2.Incident.FromString(message) for message in found.coming],
         revision=found.revision,
     )
 
 
+def _worst_first(messages: Sequence[bytes]) -> list[status_pb2.Incident]:
+    incidents = [status_pb2.Incident.FromString(message) for message in messages]
+    incidents.sort(key=lambda incident: -incident.severity)
+    return incidents
+
+
 def _resource_terms(filter_: status_service_pb2.ResourceFilter) -> list[Term]:
-    terms = _sets({
-        "ids": filter_.resource_ids, "sites": filter_.site_ids, "statuses": filter_.statuses,
-        "capabilities": filter_.capability_ids,
-    })
+    terms = _sets(
+        {
+            "ids": filter_.resource_ids,
+            "sites": filter_.site_ids,
+            "statuses": filter_.statuses,
+            "capabilities": filter_.capability_ids,
+        }
+    )
     if filter_.name:
         terms.append(("name", (filter_.name,)))
     if filter_.description:
@@ -340,10 +372,15 @@ def _resource_terms(filter_: status_service_pb2.ResourceFilter) -> list[Term]:
 
 
 def _incident_terms(filter_: status_service_pb2.IncidentFilter) -> list[Term]:
-    terms = _sets({
-        "ids": filter_.incident_ids, "resources": filter_.resource_ids, "types": filter_.types,
-        "statuses": filter_.statuses, "resolutions": filter_.resolutions,
-    })
+    terms = _sets(
+        {
+            "ids": filter_.incident_ids,
+            "resources": filter_.resource_ids,
+            "types": filter_.types,
+            "statuses": filter_.statuses,
+            "resolutions": filter_.resolutions,
+        }
+    )
     if filter_.text:
         terms.append(("text", (contains(filter_.text),)))
     if filter_.series_id:
@@ -413,7 +450,10 @@ def _values(request: status_service_pb2.UpdateIncidentRequest) -> Mapping[str, o
     if wrong:
         known = ", ".join(sorted(UPDATABLE))
         raise InvalidArgument(
-            [Violation("update_mask", f"{path} cannot be changed; what can: {known}", "NOT_UPDATABLE") for path in wrong]
+            [
+                Violation("update_mask", f"{path} cannot be changed; what can: {known}", "NOT_UPDATABLE")
+                for path in wrong
+            ]
         )
     makers: Mapping[str, Callable[[], object]] = {
         "name": lambda: pb.name,
@@ -448,7 +488,7 @@ def _outage(outage: questions.Outage) -> status_pb2.Outage:
         resource_id=outage.resource_id,
         status=cast("status_pb2.ResourceStatus", int(outage.status)),
         overlap=_span(outage.overlap),
-        duration=duration(outage.duration),
+        duration=duration(outage.overlap.end - outage.overlap.start),
         likelihood=outage.likelihood,
         explanation=outage.explanation,
         events=[convert.event_to_pb(event) for event in outage.events],

@@ -160,7 +160,14 @@ class AuditRow(pw.Model):
 
 
 TABLES: Sequence[type[pw.Model]] = (
-    ResourceRow, CapabilityRow, WordRow, IncidentRow, ImpactRow, EventRow, DescriptionRow, AuditRow,
+    ResourceRow,
+    CapabilityRow,
+    WordRow,
+    IncidentRow,
+    ImpactRow,
+    EventRow,
+    DescriptionRow,
+    AuditRow,
 )
 INDEXES = (
     "CREATE INDEX status_resource_site ON status_resource (site_id, id)",
@@ -229,7 +236,9 @@ _RESOURCE_CONDITIONS: Mapping[str, Callable[[int], Any]] = {
     "name": lambda _: ResourceRow.name == "",
     "description": lambda _: pw.SQL("lower(t1.description) LIKE ? ESCAPE '!'", ("",)),
     "group": lambda _: ResourceRow.group_name == "",
-    "type": lambda _: pw.SQL("(t1.resource_type = ? OR t1.resource_type LIKE ? ESCAPE '!' OR t1.type_word = ?)", ("",) * 3),
+    "type": lambda _: pw.SQL(
+        "(t1.resource_type = ? OR t1.resource_type LIKE ? ESCAPE '!' OR t1.type_word = ?)", ("",) * 3
+    ),
     "sites": lambda n: ResourceRow.site_id.in_([""] * n),
     "statuses": lambda n: ResourceRow.status.in_([0] * n),
     "capabilities": lambda n: ResourceRow.id.in_(
@@ -365,7 +374,10 @@ class StatusStore:
     def descriptions(self, tx: ReadTx, kind: str) -> list[tuple[str, str, str, int, bytes]]:
         """Returns id, name, short name, change time and message of the descriptions of a kind, by id."""
         query = DescriptionRow.select(
-            DescriptionRow.id, DescriptionRow.name, DescriptionRow.short_name, DescriptionRow.update_time,
+            DescriptionRow.id,
+            DescriptionRow.name,
+            DescriptionRow.short_name,
+            DescriptionRow.update_time,
             DescriptionRow.message,
         ).where(DescriptionRow.kind == kind)
         return [(r[0], r[1], r[2], r[3], bytes(r[4])) for r in tx.execute(query.order_by(DescriptionRow.id).tuples())]
@@ -393,7 +405,8 @@ class StatusStore:
     def words(self, tx: ReadTx, source: Source) -> dict[str, Word]:
         """Returns what probes or operators last said, by resource."""
         rows = tx.rows(
-            "SELECT resource_id, status, since, until, reason, incident_id FROM status_word WHERE source = ?", (int(source),)
+            "SELECT resource_id, status, since, until, reason, incident_id FROM status_word WHERE source = ?",
+            (int(source),),
         )
         return {
             row[0]: Word(Status(row[1]), _EPOCH + timedelta(microseconds=row[2]), row[4], moment(row[3]), row[5])
@@ -460,10 +473,19 @@ class StatusStore:
             self._forget(tx, resource.id)
             tx.execute(
                 ResourceRow.insert(
-                    id=resource.id, name=resource.name, description=resource.description, group_name=resource.group,
-                    resource_type=resource.resource_type, type_word=resource.type_word, site_id=resource.site_id,
-                    status=int(current.status), since=micros(current.since), gist=gist(current),
-                    update_time=micros(now), revision=revision, message=message,
+                    id=resource.id,
+                    name=resource.name,
+                    description=resource.description,
+                    group_name=resource.group,
+                    resource_type=resource.resource_type,
+                    type_word=resource.type_word,
+                    site_id=resource.site_id,
+                    status=int(current.status),
+                    since=micros(current.since),
+                    gist=gist(current),
+                    update_time=micros(now),
+                    revision=revision,
+                    message=message,
                 )
             )
             for capability_id in set(resource.capability_ids):
@@ -484,14 +506,17 @@ class StatusStore:
 
     def put_word(self, tx: Tx, resource_id: str, source: Source, word: Word | None) -> None:
         """Stores what a probe or an operator says, or that they take it back."""
-        tx.execute(
-            WordRow.delete().where((WordRow.resource_id == resource_id) & (WordRow.source == int(source)))
-        )
+        tx.execute(WordRow.delete().where((WordRow.resource_id == resource_id) & (WordRow.source == int(source))))
         if word is not None:
             tx.execute(
                 WordRow.insert(
-                    resource_id=resource_id, source=int(source), status=int(word.status), since=micros(word.since),
-                    until=micros(word.until), reason=word.reason, incident_id=word.incident_id,
+                    resource_id=resource_id,
+                    source=int(source),
+                    status=int(word.status),
+                    since=micros(word.since),
+                    until=micros(word.until),
+                    reason=word.reason,
+                    incident_id=word.incident_id,
                 )
             )
 
@@ -499,11 +524,17 @@ class StatusStore:
         """Stores an incident; its ``revision`` is the transaction's."""
         message = self._codec.incident(incident)
         values = {
-            "type": int(incident.type), "status": int(incident.status), "resolution": int(incident.resolution),
-            "start_time": micros(incident.start_time), "end_time": micros(incident.end_time),
-            "update_time": micros(incident.update_time), "series_id": incident.series_id,
-            "calendar_uid": incident.calendar_uid, "text": f"{incident.name}\n{incident.description}".lower(),
-            "revision": incident.revision, "message": message,
+            "type": int(incident.type),
+            "status": int(incident.status),
+            "resolution": int(incident.resolution),
+            "start_time": micros(incident.start_time),
+            "end_time": micros(incident.end_time),
+            "update_time": micros(incident.update_time),
+            "series_id": incident.series_id,
+            "calendar_uid": incident.calendar_uid,
+            "text": f"{incident.name}\n{incident.description}".lower(),
+            "revision": incident.revision,
+            "message": message,
         }
         if before is None:
             tx.execute(IncidentRow.insert(id=incident.id, **values))
@@ -516,7 +547,9 @@ class StatusStore:
                 tx.run(_INSERT_IMPACT, (resource_id, incident.id))
         seen = tuple(sorted(set(impacted) | set(before.impacted_resource_ids if before else ())))
         kind = "TYPE_UPDATED" if before else "TYPE_CREATED"
-        self._append(tx, "incident", incident.id, message, incident.revision, kind, seen, {"over": incident.resolution.over})
+        self._append(
+            tx, "incident", incident.id, message, incident.revision, kind, seen, {"over": incident.resolution.over}
+        )
         return message
 
     def add_event(self, tx: Tx, event: Event) -> bytes:
@@ -524,8 +557,12 @@ class StatusStore:
         message = self._codec.event(event)
         tx.execute(
             EventRow.insert(
-                id=event.id, resource_id=event.resource_id, incident_id=event.incident_id, status=int(event.status),
-                occur_time=micros(event.occur_time), message=message,
+                id=event.id,
+                resource_id=event.resource_id,
+                incident_id=event.incident_id,
+                status=int(event.status),
+                occur_time=micros(event.occur_time),
+                message=message,
             )
         )
         self._append(tx, "event", event.id, message, event.revision, "TYPE_CREATED", (event.resource_id,), {})
@@ -544,7 +581,14 @@ class StatusStore:
         tx.execute(CapabilityRow.delete().where(CapabilityRow.resource_id == resource_id))
 
     def _append(
-        self, tx: Tx, kind: str, id_: str, message: bytes, revision: int, type_: str, resource_ids: Iterable[str],
+        self,
+        tx: Tx,
+        kind: str,
+        id_: str,
+        message: bytes,
+        revision: int,
+        type_: str,
+        resource_ids: Iterable[str],
         attributes: Mapping[str, Any],
     ) -> None:
         ids = list(resource_ids)

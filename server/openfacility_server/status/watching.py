@@ -65,5 +65,3 @@ async def _snapshot(
         start = found.next
         if start is None:
             return
-
-
