@@ -7,7 +7,6 @@ from datetime import datetime
 
 from openfacility_server.status.model import CurrentStatus, Incident, IncidentType, Resource, Source, Status, Word
 
-
 PROBE = "probe"
 """Who declares the incidents that probes open."""
 
@@ -74,9 +73,11 @@ def statuses(
     for resource_id in graph.order:
         own = _said(probes.get(resource_id), operators.get(resource_id), now)
         candidates = [own, *(_from_incident(incident) for incident in by_resource.get(resource_id, ()))]
-        for needed in graph.resources[resource_id].depends_on:
-            if found[needed].status in (Status.DOWN, Status.DEGRADED):
-                candidates.append(_from_dependency(graph.resources[needed], found[needed]))
+        candidates += (
+            _from_dependency(graph.resources[needed], found[needed])
+            for needed in graph.resources[resource_id].depends_on
+            if found[needed].status in (Status.DOWN, Status.DEGRADED)
+        )
         # The first of equally bad ones: what is known of the resource itself explains more than what it depends on.
         found[resource_id] = max(candidates, key=lambda candidate: candidate.status.badness)
     return found

@@ -234,13 +234,13 @@ _EXPLAINS: Mapping[JobReason, float] = {
     JobReason.NONZERO_EXIT: 0.8,
     JobReason.ARRAY_ELEMENTS: 0.8,
     JobReason.CANCELED_BY_OPERATOR: 0.8,
-    JobReason.UNSPECIFIED: 0.7,
     JobReason.REFUSED: 0.4,
     JobReason.TIME_LIMIT: 0.15,
     JobReason.OUT_OF_MEMORY: 0.1,
     JobReason.DEPENDENCY_NEVER_SATISFIED: 0.1,
     JobReason.CANCELED_BY_OWNER: 0.0,
 }
+_EXPLAINS_OTHERS = 0.7
 _WEIGHT: Mapping[Status, float] = {Status.DOWN: 1.0, Status.DEGRADED: 0.6, Status.UNKNOWN: 0.3, Status.UP: 0.0}
 # What was seen of an outage may be this much later than the outage.
 _SEEN_LATE = timedelta(minutes=2)
@@ -399,7 +399,8 @@ def _likelihood(overlap: Span, status: Status, failure: Failure) -> float:
     if failure.start and overlap.end <= failure.start:  # It was over before the job began.
         near /= 2
     exposure = 1 - 0.1 / max(1, failure.node_count)
-    return round(_EXPLAINS[failure.reason] * _WEIGHT[status] * near * exposure, 2)
+    explains = _EXPLAINS.get(failure.reason, _EXPLAINS_OTHERS)
+    return round(explains * _WEIGHT[status] * near * exposure, 2)
 
 
 def _relation(overlap: Span, failure: Failure) -> str:

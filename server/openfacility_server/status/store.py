@@ -1,8 +1,8 @@
 """Tables and queries of the Status domain.
 
-Resources, incidents and events are kept as the serialized messages that callers get, with the columns that lists search by
-beside them. Facts that the current status is worked out from (what probes and operators said, which incidents go on) are
-rows of their own. Times are microseconds since 1970; an end that nobody knows is ``FOREVER``.
+Resources, incidents and events are kept as the serialized messages that callers get, with the columns that lists search
+by beside them. Facts that the current status is worked out from (what probes and operators said, which incidents go on)
+are rows of their own. Times are microseconds since 1970; an end that nobody knows is ``FOREVER``.
 """
 
 from __future__ import annotations
