@@ -74,7 +74,8 @@ type JobsServiceClient interface {
 	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
 	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
@@ -291,7 +292,8 @@ type JobsServiceServer interface {
 	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(context.Context, *UpdateJobRequest) (*Job, error)
-	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
 	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
