@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from openfacility_server.auth.principal import Principal
 from openfacility_server.errors import (
@@ -21,6 +21,7 @@ from openfacility_server.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unavailable,
     Violation,
 )
 from openfacility_server.idempotency import Mutation, answered, mutate
@@ -35,6 +36,7 @@ _MAX_CANCELED = 10_000
 _CANCEL_CHUNK = 200
 _HAND_OVER_SECONDS = 2.0
 _HAND_OVER_PAUSE_SECONDS = 0.01
+_SETTLE_SECONDS = 10.0
 
 # Paths that may change, each with the last state in which it may.
 UPDATABLE: Mapping[str, JobState] = {
@@ -274,12 +276,18 @@ class Steering:
 
 
 async def _settled(engine: JobEngine, job_id: str) -> None:
-    """Returns when a job that an engine was told to hold is held or has started: one just starting is neither."""
-    until = time.monotonic() + _HAND_OVER_SECONDS
-    while time.monotonic() < until:
+    """Returns when a job that an engine was told to hold is held or has started: one just starting is neither.
+
+    Raises Unavailable when it does not come to be either.
+    """
+    until = time.monotonic() + _SETTLE_SECONDS
+    while True:
         seen = await engine.observe([job_id])
         if not seen or seen[0].state != JobState.QUEUED:
             return
+        if time.monotonic() > until:
+            text = f"job {job_id} is about to start and cannot be held now; retry"
+            raise Unavailable("JOB_STARTING", text, timedelta(seconds=1), {"job_id": job_id})
         await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
 
 

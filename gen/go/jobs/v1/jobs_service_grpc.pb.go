@@ -78,7 +78,8 @@ type JobsServiceClient interface {
 	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
-	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+	// or the job is just being started; retry.
 	HoldJob(ctx context.Context, in *HoldJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
 	//
@@ -296,7 +297,8 @@ type JobsServiceServer interface {
 	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
-	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+	// or the job is just being started; retry.
 	HoldJob(context.Context, *HoldJobRequest) (*Job, error)
 	// Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
 	//

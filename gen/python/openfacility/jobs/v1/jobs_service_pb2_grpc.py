@@ -172,7 +172,8 @@ class JobsServiceServicer(object):
         operator's hold takes over from the owner's.
         Idempotent with `request_id`.
 
-        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+        or the job is just being started; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

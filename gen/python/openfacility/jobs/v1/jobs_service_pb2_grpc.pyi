@@ -81,7 +81,8 @@ class JobsServiceStub:
     operator's hold takes over from the owner's.
     Idempotent with `request_id`.
 
-    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+    or the job is just being started; retry.
     """
     ReleaseJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ReleaseJobRequest, _job_pb2.Job]
     """Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
@@ -173,7 +174,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     operator's hold takes over from the owner's.
     Idempotent with `request_id`.
 
-    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+    or the job is just being started; retry.
     """
     ReleaseJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ReleaseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
@@ -298,7 +300,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         operator's hold takes over from the owner's.
         Idempotent with `request_id`.
 
-        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+        or the job is just being started; retry.
         """
 
     @_abc_1.abstractmethod
