@@ -29,7 +29,7 @@ def call(process: Process, method: str, request: bytes, token: str, timeout: flo
 
 
 class Unary:
-    """One request, repeated for some seconds over 4 connections of 8 streams.
+    """One request, repeated for some seconds, as a rule over 4 connections of 8 streams.
 
     With ``exact`` every answer must have the length of the first one; else, half of it (ids, times and lists differ).
     """
@@ -42,9 +42,13 @@ class Unary:
         request: bytes,
         token: str,
         seconds: int = 2,
+        *,
         exact: bool = True,
+        connections: int = CONNECTIONS,
+        streams: int = STREAMS,
     ) -> None:
         self.done = 0
+        self._streams = (f"-c{connections}", f"-m{streams}")
         self._process = process
         self._method = method
         self._token = token
@@ -67,7 +71,7 @@ class Unary:
             raise SystemExit("the benchmarks need h2load: apt-get install nghttp2-client")
         return [
             *("taskset", "-c", str(LOAD_CORE), H2LOAD),
-            *(f"--log-file={self._log}", f"-D{self._seconds}", f"-c{CONNECTIONS}", f"-m{STREAMS}", f"-d{self._body}"),
+            *(f"--log-file={self._log}", f"-D{self._seconds}", *self._streams, f"-d{self._body}"),
             *("-H", "content-type: application/grpc", "-H", "te: trailers"),
             *("-H", f"authorization: Bearer {self._token}"),
             f"http://{self._process.address}{self._method}",

@@ -47,7 +47,7 @@ def get(quick: bool) -> Sequence[Result]:
                 "openfacility": Unary(server, directory, method, request, USER, seconds(quick)),
                 "constant": Unary(bare, directory, method, request, USER, seconds(quick)),
             }
-            samples = rounds(variants, 2 if quick else 7)
+            samples = rounds(variants, 1 if quick else 7)
     name = f"unary read ({len(answer)} B)"
     return ratios(name, samples, "openfacility", "constant", target=0.9)
 
@@ -66,7 +66,7 @@ def list_100(quick: bool) -> Sequence[Result]:
                 "openfacility": Unary(server, directory, method, request, USER, seconds(quick)),
                 "messages": Unary(bare, directory, method, request, USER, seconds(quick)),
             }
-            samples = rounds(variants, 2 if quick else 7)
+            samples = rounds(variants, 1 if quick else 7)
     name = f"list of 100 ({answer.ByteSize() / 1000:.1f} kB)"
     return ratios(name, samples, "openfacility", "messages", target=2.0)
 

@@ -43,8 +43,11 @@ class Result:
 
 
 def rounds(variants: Mapping[str, Callable[[], Sample]], count: int) -> dict[str, list[Sample]]:
-    """Takes a sample of each variant in every round, in an order that alternates, after one that does not count."""
-    for take in variants.values():
+    """Takes a sample of each variant in every round, in an order that alternates.
+
+    With more than one round, one that does not count comes first.
+    """
+    for take in variants.values() if count > 1 else ():
         take()
     samples: dict[str, list[Sample]] = {name: [] for name in variants}
     for number in range(count):

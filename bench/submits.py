@@ -17,22 +17,24 @@ _BATCH = 100
 
 def single(quick: bool) -> Sequence[Result]:
     """SubmitJob beside one INSERT and commit a call."""
-    return _compare("submit", "SubmitJob", submission().SerializeToString(), quick)
+    return _compare("submit", "SubmitJob", submission().SerializeToString(), quick, {})
 
 
 def batch(quick: bool) -> Sequence[Result]:
     """BatchSubmitJobs of 100 beside 100 INSERTs and one commit a call."""
     request = jobs_service_pb2.BatchSubmitJobsRequest(jobs=[submission()] * _BATCH)
-    return _compare(f"submit of {_BATCH}", "BatchSubmitJobs", request.SerializeToString(), quick)
+    return _compare(
+        f"submit of {_BATCH}", "BatchSubmitJobs", request.SerializeToString(), quick, {"connections": 1, "streams": 2}
+    )
 
 
-def _compare(name: str, rpc: str, request: bytes, quick: bool) -> Sequence[Result]:
+def _compare(name: str, rpc: str, request: bytes, quick: bool, load: dict[str, int]) -> Sequence[Result]:
     with workplace() as directory, facility(directory) as server:
         get = jobs_service_pb2.GetJobRequest(job_id=submit(server, 1)[0])
         answer = call(server, f"{SERVICE}GetJob", get.SerializeToString(), USER)
         with base(directory, "insert", answer=answer) as bare:
-            ours = Unary(server, directory, SERVICE + rpc, request, USER, 1, exact=False)
-            theirs = Unary(bare, directory, SERVICE + rpc, request, USER, 1, exact=False)
+            ours = Unary(server, directory, SERVICE + rpc, request, USER, 1, exact=False, **load)
+            theirs = Unary(bare, directory, SERVICE + rpc, request, USER, 1, exact=False, **load)
             variants = {"openfacility": _with_hand_over(server, ours), "INSERT": theirs}
             samples = rounds(variants, 1 if quick else 5)
     return ratios(name, samples, "openfacility", "INSERT")

@@ -53,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY = timedelta(seconds=1)
 _LEASE_TTL = timedelta(seconds=15)
+_CANCEL_AGAIN = 0.2  # seconds
 
 MIGRATIONS = {"settings": SETTINGS_MIGRATIONS, "jobs": JOBS_MIGRATIONS, "status": STATUS_MIGRATIONS}
 JOBS: ServiceDescriptor = jobs_service_pb2.DESCRIPTOR.services_by_name["JobsService"]
@@ -276,8 +277,12 @@ class App:
         self._tasks.append(asyncio.create_task(work))
 
     async def _end_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        left = set(self._tasks)
+        while left:
+            # More than once: a cancellation that meets another error can get lost on its way.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _stop_grpc(self) -> None:

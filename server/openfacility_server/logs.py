@@ -26,6 +26,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def not_a_lost_caller(record: logging.LogRecord) -> bool:
+    """Drops what grpc.aio logs as an error when a caller has left before its answer, which is the caller's right."""
+    return "ExecuteBatchError" not in record.getMessage() and not (
+        record.exc_info and record.exc_info[0] is not None and record.exc_info[0].__name__ == "ExecuteBatchError"
+    )
+
+
 def configure(level: str) -> None:
     """Sends all logging to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
@@ -33,5 +40,6 @@ def configure(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("grpc._cython.cygrpc").addFilter(not_a_lost_caller)
     for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

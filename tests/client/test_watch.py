@@ -103,7 +103,8 @@ async def test_it_goes_on_wherever_it_breaks(client, facility, point, broken):
         ("SNAPSHOT", "c", 1),
         ("UPDATED", "a", 2),
     ]
-    assert len(facility.watches) == 2
+    # A live watch may have told the change before it broke; nobody has asked it for more since.
+    assert len(facility.watches) in ((1, 2) if point == "live" else (2,))
 
 
 @pytest.mark.parametrize(

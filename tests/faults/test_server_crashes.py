@@ -114,6 +114,8 @@ def _end(server: Server, kill: bool) -> None:
         server.kill()
     else:
         assert server.stop() == 0
+        # Nothing fails because the server stops.
+        assert not [line for line in server.log_lines() if line.get("level") == "error"]
 
 
 @pytest.mark.slow

@@ -233,11 +233,27 @@ async def test_what_an_operator_holds_only_an_operator_releases(alice: Caller, o
     assert (await alice.wait(job.id)).status.state == pb.JOB_STATE_COMPLETED
 
 
-async def test_an_operator_holding_what_its_owner_holds_changes_nothing(alice: Caller, olga: Caller) -> None:
+async def test_an_operators_hold_takes_over_from_the_owners(alice: Caller, olga: Caller) -> None:
     job = await alice.submit("/bin/true", hold=True)
-    held = await alice.wait(job.id, pb.JOB_STATE_HELD)
-    assert await olga.hold(job.id) == held
-    assert await alice.get(job.id) == held
+    await alice.wait(job.id, pb.JOB_STATE_HELD)
+    assert (await olga.hold(job.id)).status.reason == pb.JOB_REASON_HELD_BY_OPERATOR
+    with refused("PERMISSION_DENIED", "HELD_BY_OPERATOR"):
+        await alice.release(job.id)
+    await olga.release(job.id)
+    assert (await alice.wait(job.id)).status.state == pb.JOB_STATE_COMPLETED
+
+
+async def test_an_owner_cannot_free_an_element_by_way_of_its_array(alice: Caller, olga: Caller) -> None:
+    job = await alice.submit("/bin/true", hold=True, array=pb.JobArray(first=0, last=1))
+    await alice.wait(job.id, pb.JOB_STATE_HELD)
+    await alice.wait(f"{job.id}_1", pb.JOB_STATE_HELD)
+    assert (await olga.hold(f"{job.id}_1")).status.reason == pb.JOB_REASON_HELD_BY_OPERATOR
+    await alice.release(job.id)
+    await alice.wait(f"{job.id}_0", pb.JOB_STATE_COMPLETED)
+    held = await alice.get(f"{job.id}_1")
+    assert (held.status.state, held.status.reason) == (pb.JOB_STATE_HELD, pb.JOB_REASON_HELD_BY_OPERATOR)
+    await olga.release(f"{job.id}_1")
+    assert (await alice.wait(job.id)).status.state == pb.JOB_STATE_COMPLETED
 
 
 async def test_an_array_that_an_operator_holds(alice: Caller, olga: Caller) -> None:

@@ -132,7 +132,6 @@ class KindsService:
     @contextlib.asynccontextmanager
     async def _counted(self) -> AsyncIterator[None]:
         self.open += 1
-        self.begun.set()
         try:
             yield
         except asyncio.CancelledError:
@@ -144,10 +143,12 @@ class KindsService:
 
     async def Unary(self, request: Any, context: Any) -> Any:
         async with self._counted():
+            self.begun.set()
             return Note(text=await ACTIONS[request.text]())
 
     async def ServerStream(self, request: Any, context: Any) -> AsyncIterator[Any]:
         async with self._counted():
+            self.begun.set()
             if request.text == "flood":
                 for number in itertools.count():
                     yield Note(text=f"{number} " + "x" * 65_536)
@@ -160,11 +161,13 @@ class KindsService:
     async def ClientStream(self, requests: AsyncIterator[Any], context: Any) -> Any:
         async with self._counted():
             first = await anext(requests)
+            self.begun.set()
             return Note(text=await ACTIONS[first.text]())
 
     async def Bidi(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async with self._counted():
             first = await anext(requests)
+            self.begun.set()
             if first.text.startswith("late "):
                 yield Note(text="first")
             yield Note(text=await ACTIONS[first.text.removeprefix("late ")]())

@@ -266,7 +266,7 @@ def test_every_reason_is_tested() -> None:
 async def test_a_token_ends_when_it_says_also_when_remembered(server: KeyServer) -> None:
     now = Clock(time.time())
     async with authenticating(auth_settings(server.issuer), now=now) as running:
-        value = bearer(sign(KEY, claims_for(server.issuer, exp=int(now.time) + 10)))
+        value = bearer(sign(KEY, claims_for(server.issuer, iat=int(now.time), exp=int(now.time) + 10)))
         principal = await running.authenticate(value)
         assert running.cached(value) is principal
         now.time += 9

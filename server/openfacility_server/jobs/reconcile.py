@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from openfacility_server.events import EventHub
+from openfacility_server.events import EventHub, HubStopping
 from openfacility_server.jobs import lifecycle, observations
 from openfacility_server.jobs.dependencies import Verdict, judge
 from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, JobEngine, Observation, Refusal
@@ -46,11 +46,14 @@ class Reconciler:
 
     async def run(self) -> None:
         """Leads the resource whenever it may, until cancelled."""
-        while True:
+        # A task group that fails just when it is cancelled tells of its failure only, so the hub is asked too.
+        while not self._hub.stopping:
             try:
                 if await self._lease.acquire():
                     _log.info("leading", extra={"resource_id": self._resource_id})
                     await self._lead()
+            except* HubStopping:
+                _log.debug("the server stops", extra={"resource_id": self._resource_id})
             except* (StorageUnavailable, EngineUnavailable, LeaseLost) as errors:
                 _log.warning("not leading: %s", errors.exceptions[0], extra={"resource_id": self._resource_id})
             except* Exception as errors:  # noqa: BLE001 -- whatever it is, the jobs of this resource still need somebody

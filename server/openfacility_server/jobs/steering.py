@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from openfacility_server.auth.principal import Principal
 from openfacility_server.errors import (
@@ -21,6 +21,7 @@ from openfacility_server.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unavailable,
     Violation,
 )
 from openfacility_server.idempotency import Mutation, answered, mutate
@@ -35,6 +36,7 @@ _MAX_CANCELED = 10_000
 _CANCEL_CHUNK = 200
 _HAND_OVER_SECONDS = 2.0
 _HAND_OVER_PAUSE_SECONDS = 0.01
+_SETTLE_SECONDS = 10.0
 
 # Paths that may change, each with the last state in which it may.
 UPDATABLE: Mapping[str, JobState] = {
@@ -66,6 +68,8 @@ class Steering:
 
         def held(job: Job, now: datetime) -> Job:
             reason = _hold_reason(principal, job)
+            if _held_by_operator(job):
+                return job
             if job.status.state == JobState.NEW and not job.array_counts:
                 return replace(job, spec=replace(job.spec, hold=True), status=JobStatus(JobState.NEW, reason))
             return lifecycle.moved(job, JobStatus(JobState.HELD, reason), now)
@@ -76,12 +80,14 @@ class Steering:
         """Lets a held job, or an array's held elements, start."""
 
         async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
-            if job.status.reason == JobReason.HELD_BY_OPERATOR and not principal.staff:
+            if _held_by_operator(job) and not principal.staff:
                 text = f"an operator holds job {job_id}; ask them to release it"
                 raise PermissionDenied("HELD_BY_OPERATOR", text, {"job_id": job_id})
-            await engine.release(ids)
+            await engine.release(await self._releasable(principal, ids))
 
         def released(job: Job, now: datetime) -> Job:
+            if _held_by_operator(job) and not principal.staff:
+                return job
             spec = replace(job.spec, hold=False)
             if job.status.state == JobState.NEW:
                 return replace(job, spec=spec, status=JobStatus(JobState.NEW))
@@ -90,6 +96,13 @@ class Steering:
             return job
 
         return await self._steer(principal, job_id, wanted, act, released, "released")
+
+    async def _releasable(self, principal: Principal, ids: Sequence[str]) -> Sequence[str]:
+        """Leaves out the elements that an operator holds, if the caller is none."""
+        if principal.staff:
+            return ids
+        found = await self._storage.read(lambda tx: self._store.load(tx, ids))
+        return [job_id for job_id in ids if job_id not in found or not _held_by_operator(found[job_id].job)]
 
     async def _steer(
         self,
@@ -263,13 +276,23 @@ class Steering:
 
 
 async def _settled(engine: JobEngine, job_id: str) -> None:
-    """Returns when a job that an engine was told to hold is held or has started: one just starting is neither."""
-    until = time.monotonic() + _HAND_OVER_SECONDS
-    while time.monotonic() < until:
+    """Returns when a job that an engine was told to hold is held or has started: one just starting is neither.
+
+    Raises Unavailable when it does not come to be either.
+    """
+    until = time.monotonic() + _SETTLE_SECONDS
+    while True:
         seen = await engine.observe([job_id])
         if not seen or seen[0].state != JobState.QUEUED:
             return
+        if time.monotonic() > until:
+            text = f"job {job_id} is about to start and cannot be held now; retry"
+            raise Unavailable("JOB_STARTING", text, timedelta(seconds=1), {"job_id": job_id})
         await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
+
+
+def _held_by_operator(job: Job) -> bool:
+    return job.status.state <= JobState.HELD and job.status.reason == JobReason.HELD_BY_OPERATOR
 
 
 def _hold_reason(principal: Principal, job: Job) -> JobReason:

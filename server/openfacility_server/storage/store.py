@@ -155,11 +155,11 @@ class Storage:
         return self._in_pool(lambda: self._read(fn)).result()
 
     async def point(self, fn: Callable[[ReadTx], T]) -> T:
-        """Runs `fn` the quickest way; for one or two look-ups by key.
+        """Runs `fn` the quickest way; for one look-up by key.
 
-        On SQLite it runs at once on the event loop's thread and sees one state. On PostgreSQL it runs on a reading
-        thread without a transaction around it, which saves two round trips: each statement sees the newest state.
-        Raises StorageUnavailable.
+        On SQLite it runs at once on the event loop's thread, on PostgreSQL on a reading thread; without a transaction
+        around it, which would cost as much as the look-up: each statement sees the newest state. Raises
+        StorageUnavailable.
         """
         if self._backend.inline_reads:
             try:
@@ -254,7 +254,7 @@ class Storage:
             self._inline_thread = threading.get_ident()
         if self._inline_thread != threading.get_ident():
             raise StorageUnavailable("another thread has the inline connection")
-        return _in_snapshot(session, fn)
+        return _translated(session, fn)
 
 
 def _close_opened(opening: concurrent.futures.Future[Listener]) -> None:

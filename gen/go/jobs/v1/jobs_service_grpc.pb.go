@@ -74,10 +74,12 @@ type JobsServiceClient interface {
 	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
-	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+	// or the job is just being started; retry.
 	HoldJob(ctx context.Context, in *HoldJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
 	//
@@ -291,10 +293,12 @@ type JobsServiceServer interface {
 	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
 	// get the job again and decide anew.
 	UpdateJob(context.Context, *UpdateJobRequest) (*Job, error)
-	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+	// operator's hold takes over from the owner's.
 	// Idempotent with `request_id`.
 	//
-	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+	// or the job is just being started; retry.
 	HoldJob(context.Context, *HoldJobRequest) (*Job, error)
 	// Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
 	//

@@ -168,10 +168,12 @@ class JobsServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def HoldJob(self, request, context):
-        """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+        """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+        operator's hold takes over from the owner's.
         Idempotent with `request_id`.
 
-        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+        or the job is just being started; retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,10 +77,12 @@ class JobsServiceStub:
     get the job again and decide anew.
     """
     HoldJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]
-    """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+    """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+    operator's hold takes over from the owner's.
     Idempotent with `request_id`.
 
-    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+    or the job is just being started; retry.
     """
     ReleaseJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ReleaseJobRequest, _job_pb2.Job]
     """Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
@@ -168,10 +170,12 @@ class JobsServiceAsyncStub(JobsServiceStub):
     get the job again and decide anew.
     """
     HoldJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+    """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+    operator's hold takes over from the owner's.
     Idempotent with `request_id`.
 
-    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+    or the job is just being started; retry.
     """
     ReleaseJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ReleaseJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Lets a held job start. Releasing a job that waits changes nothing. Idempotent with `request_id`.
@@ -292,10 +296,12 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.HoldJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing.
+        """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
+        operator's hold takes over from the owner's.
         Idempotent with `request_id`.
 
-        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer.
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job runs or has ended. UNAVAILABLE: the engine does not answer,
+        or the job is just being started; retry.
         """
 
     @_abc_1.abstractmethod

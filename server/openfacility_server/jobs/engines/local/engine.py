@@ -123,7 +123,7 @@ class LocalEngine:
         await self._each(job_ids, lambda job_id: self._spool.cancel(job_id, reason.name))
 
     async def hold(self, job_ids: Sequence[str], reason: JobReason) -> None:
-        """Keeps waiting jobs from starting; the reason for which a job is held already stays."""
+        """Keeps waiting jobs from starting. Of two reasons to hold a job, an operator's stays."""
         await self._each(job_ids, lambda job_id: self._spool.hold(job_id, reason.name))
 
     async def release(self, job_ids: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ from pathlib import Path
 from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable
 from openfacility_server.jobs.engines.local.codec import Json, Submitted, job_to_json, submitted_from_json
 from openfacility_server.jobs.engines.local.shepherd import record
-from openfacility_server.jobs.model import JobState
+from openfacility_server.jobs.model import JobReason, JobState
 
 log = logging.getLogger(__name__)
 
@@ -278,8 +278,9 @@ class Spool:
             snapshot = self.read(job_id)
             if snapshot is None or snapshot.launch is not None or snapshot.exit is not None:
                 return
-            if (held_by(snapshot) is None) == (reason is None):
-                return  # holding a held job changes nothing, nor does releasing one that waits
+            held = held_by(snapshot)
+            if (held is None) == (reason is None) and (held == reason or reason != JobReason.HELD_BY_OPERATOR.name):
+                return  # holding a held job changes nothing, but for an operator, nor does releasing one that waits
             change = {"hold": reason, "hold_time": time.time_ns()}
             record.write_json(self.path(job_id, record.CONTROL), snapshot.control | change)
         record.notify(self.root, job_id)
