@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from openfacility_server.status.model import CurrentStatus, Incident, IncidentType, Resource, Source, Status, Word
@@ -20,7 +20,7 @@ class Graph:
         for resource in self.resources.values():
             for needed in resource.depends_on:
                 self._dependents[needed].append(resource.id)
-        self.order: Sequence[str] = self._sorted()
+        self._rank = {resource_id: rank for rank, resource_id in enumerate(self._sorted())}
 
     def _sorted(self) -> list[str]:
         """Returns the ids so that each comes after all that it depends on. Raises ValueError for a cycle."""
@@ -50,6 +50,10 @@ class Graph:
                 waiting += self._dependents[resource_id]
         return tuple(sorted(found))
 
+    def ordered(self, resource_ids: Iterable[str]) -> list[str]:
+        """Returns resources so that each comes after all that it depends on."""
+        return sorted((one for one in resource_ids if one in self._rank), key=self._rank.__getitem__)
+
 
 def statuses(
     graph: Graph,
@@ -57,8 +61,9 @@ def statuses(
     operators: Mapping[str, Word],
     incidents: Iterable[Incident],
     now: datetime,
+    concerned: Iterable[str] | None = None,
 ) -> dict[str, CurrentStatus]:
-    """Returns how every resource is.
+    """Returns how resources are: all, or those ``concerned`` when nothing is wrong with any other.
 
     An operator's word that still counts goes before the probe's; then the worst of that, of the incidents that go on
     for the resource itself, and of what it depends on. ``since`` is when the deciding fact began.
@@ -70,13 +75,13 @@ def statuses(
             for resource_id in incident.resource_ids:
                 by_resource.setdefault(resource_id, []).append(incident)
     found: dict[str, CurrentStatus] = {}
-    for resource_id in graph.order:
+    for resource_id in graph.ordered(graph.resources if concerned is None else concerned):
         own = _said(probes.get(resource_id), operators.get(resource_id), now)
         candidates = [own, *(_from_incident(incident) for incident in by_resource.get(resource_id, ()))]
         candidates += (
             _from_dependency(graph.resources[needed], found[needed])
             for needed in graph.resources[resource_id].depends_on
-            if found[needed].status in (Status.DOWN, Status.DEGRADED)
+            if needed in found and found[needed].status in (Status.DOWN, Status.DEGRADED)
         )
         # The first of equally bad ones: what is known of the resource itself explains more than what it depends on.
         found[resource_id] = max(candidates, key=lambda candidate: candidate.status.badness)

@@ -73,6 +73,8 @@ class Keeper:
         for start in range(0, max(1, len(resources)), _CHUNK):
             await self._storage.write(partial(self._describe_resources, resources=resources[start : start + _CHUNK]))
         await self._storage.write(self._forget_others)
+        await self._storage.write(partial(self._forget_probes, probed={one.resource_id for one in description.probes}))
+        await self._storage.write(self._follow_dependencies)
         await self._settle()
 
     def _describe_places(self, tx: Tx, description: Description) -> None:
@@ -117,9 +119,42 @@ class Keeper:
                 self._store.put_resource(tx, resource, current, now, new=False, described=True)
 
     def _forget_others(self, tx: Tx) -> None:
-        for resource_id in self._store.currents(tx):
+        for resource_id in self._store.resource_ids(tx):
             if resource_id not in self._board.graph.resources:
+                self._end_probing(tx, resource_id)
                 self._store.remove_resource(tx, resource_id)
+
+    def _forget_probes(self, tx: Tx, probed: set[str]) -> None:
+        """Takes back what probes said that are no more: nothing would ever correct it."""
+        for resource_id in self._store.words(tx, Source.PROBE):
+            if resource_id not in probed:
+                self._end_probing(tx, resource_id)
+
+    def _end_probing(self, tx: Tx, resource_id: str) -> None:
+        word = self._store.words(tx, Source.PROBE, [resource_id]).get(resource_id)
+        if word is None:
+            return
+        incident = self._store.load_incident(tx, word.incident_id) if word.incident_id else None
+        if incident and not incident.resolution.over:
+            self._end_incident(tx, incident, self._board.now(), "is not probed any more")
+        self._store.put_word(tx, resource_id, Source.PROBE, None)
+
+    def _follow_dependencies(self, tx: Tx) -> None:
+        """Brings what open incidents impact in line with what depends on what now."""
+        for incident in self._store.find_incidents(tx, [("open", ())]):
+            if incident.type == IncidentType.RESERVATION:
+                continue
+            # What is no longer described stays impacted by what was declared for it.
+            gone = [one for one in incident.impacted_resource_ids if one not in self._board.graph.resources]
+            impacted = tuple(sorted({*self._board.graph.with_dependents(incident.resource_ids), *gone}))
+            if impacted != incident.impacted_resource_ids:
+                changed = replace(
+                    incident,
+                    impacted_resource_ids=impacted,
+                    update_time=self._board.now(),
+                    revision=tx.revision(),
+                )
+                self._store.put_incident(tx, changed, incident)
 
     # The probes.
 
@@ -136,7 +171,9 @@ class Keeper:
     def _take(self, tx: Tx, seen: ProbeResult) -> None:
         if seen.resource_id not in self._board.graph.resources:
             return
-        before = self._store.words(tx, Source.PROBE).get(seen.resource_id)
+        # What began or ended before it was seen comes before it.
+        self._board.settle(tx, seen.time)
+        before = self._store.words(tx, Source.PROBE, [seen.resource_id]).get(seen.resource_id)
         if before and (before.status, before.reason) == (seen.status, seen.reason):
             return
         incident_id = self._follow_incident(tx, seen, before.incident_id if before else "")
@@ -154,16 +191,7 @@ class Keeper:
             incident = None
         if seen.status == Status.UP:
             if incident:
-                note = Note(now, PROBE, "works again")
-                ended = replace(
-                    incident,
-                    resolution=Resolution.COMPLETED,
-                    end_time=max(seen.time, incident.start_time),
-                    notes=(*incident.notes, note),
-                    update_time=now,
-                    revision=tx.revision(),
-                )
-                self._store.put_incident(tx, ended, incident)
+                self._end_incident(tx, incident, seen.time, "works again")
             return ""
         severity = Severity.MAJOR if seen.status == Status.DOWN else Severity.MINOR
         if incident:
@@ -200,6 +228,18 @@ class Keeper:
         self._store.put_incident(tx, opened, None)
         return opened.id
 
+    def _end_incident(self, tx: Tx, incident: Incident, time: datetime, why: str) -> None:
+        now = self._board.now()
+        ended = replace(
+            incident,
+            resolution=Resolution.COMPLETED,
+            end_time=max(time, incident.start_time),
+            notes=(*incident.notes, Note(now, PROBE, why)),
+            update_time=now,
+            revision=tx.revision(),
+        )
+        self._store.put_incident(tx, ended, incident)
+
     # The clock.
 
     async def run(self) -> None:
@@ -208,8 +248,10 @@ class Keeper:
         try:
             while True:
                 try:
-                    await self._settle()
                     due = await self._storage.read(self._store.next_due)
+                    if due is not None and due <= self._board.now():
+                        await self._settle()
+                        continue
                 except StorageUnavailable as error:
                     _log.warning("database: %s; trying again", error)
                     await asyncio.sleep(_RETRY_SECONDS)

@@ -28,6 +28,9 @@ from openfacility_server.storage import Storage, Tx
 _LONGEST_INCIDENT = timedelta(days=366)
 _FURTHEST = timedelta(days=3660)
 _MOST_NOTES = 1000
+# An incident is one entry of the log, and grows a little when it begins and ends.
+_MOST_BYTES = 900_000
+_MOST_BYTES_TOGETHER = 2 << 20
 
 UPDATABLE = frozenset({"name", "description", "severity", "status", "resource_ids", "start_time", "end_time"})
 
@@ -72,15 +75,22 @@ class Operating:
 
         def effect(tx: Tx) -> bytes:
             self._board.settle(tx)
-            made = [self.add(tx, principal.username, draft, note) for draft in drafts]
+            made = []
+            left = _MOST_BYTES_TOGETHER
+            for draft in drafts:
+                incident_id, size = self.add(tx, principal.username, draft, note)
+                made.append(incident_id)
+                left -= size
+                if left < 0:
+                    raise _too_large(f"{draft.where}resource_ids", "are too many for so many incidents; name fewer")
             self._board.settle(tx)
             self._audit(tx, audit, ",".join(made)[:1000], f"declared: {drafts[0].name}" if drafts else "nothing")
             return respond([self._message(tx, incident_id) for incident_id in made])
 
         return await mutate(self._storage, wanted, effect)
 
-    def add(self, tx: Tx, author: str, draft: Draft, note: str = "") -> str:
-        """Stores one incident in a transaction; returns its id. The board is not settled by this."""
+    def add(self, tx: Tx, author: str, draft: Draft, note: str = "") -> tuple[str, int]:
+        """Stores one incident in a transaction; returns its id and size. The board is not settled by this."""
         now = self._board.now()
         draft = self._checked(draft, now)
         start = draft.start_time or now
@@ -105,8 +115,15 @@ class Operating:
             update_time=now,
             revision=tx.revision(),
         )
-        self._store.put_incident(tx, incident, None)
-        return incident.id
+        return incident.id, self._put(tx, incident, None, f"{draft.where}resource_ids")
+
+    def _put(self, tx: Tx, incident: Incident, before: Incident | None, field: str) -> int:
+        """Stores an incident that is not too large; returns its size."""
+        size = self._store.incident_size(incident)
+        if size > _MOST_BYTES:
+            raise _too_large(field, f"the incident is {size} bytes large; at most {_MOST_BYTES} can be")
+        self._store.put_incident(tx, incident, before)
+        return size
 
     def new_series(self) -> str:
         """Returns an id for the occurrences of a recurring maintenance."""
@@ -127,6 +144,8 @@ class Operating:
             series: dict[str, str] = {}
             touched = [self._take(tx, principal, one, series) for one in planned]
             ids = [incident_id for incident_id in touched if incident_id]
+            if sum(len(self._message(tx, incident_id)) for incident_id in ids) > _MOST_BYTES_TOGETHER:
+                raise _too_large("calendar", "its incidents impact too many resources together; divide it")
             self._board.settle(tx)
             self._audit(tx, audit, ",".join(ids)[:1000], f"took {len(ids)} incidents from a calendar")
             return respond([self._message(tx, incident_id) for incident_id in ids])
@@ -153,7 +172,7 @@ class Operating:
                 series_id,
                 "calendar.",
             )
-            return self.add(tx, principal.username, draft)
+            return self.add(tx, principal.username, draft)[0]
         before = known[0]
         if before.resolution.over:
             return ""
@@ -180,7 +199,7 @@ class Operating:
             )
         if changed != before:
             changed = replace(changed, update_time=self._board.now(), revision=tx.revision())
-            self._store.put_incident(tx, changed, before)
+            self._put(tx, changed, before, "calendar")
         return before.id
 
     async def update(
@@ -198,10 +217,14 @@ class Operating:
             draft = Draft(
                 changed.type, changed.name, changed.status, changed.resource_ids, changed.start_time, changed.end_time
             )
-            self._checked(draft, self._board.now(), begun=incident.resolution != Resolution.PENDING)
+            # A resource that is no longer described does not stand in the way of changing anything else.
+            begun = incident.resolution != Resolution.PENDING
+            self._checked(draft, self._board.now(), begun=begun, named="resource_ids" in values)
             later = changed.end_time is None or (incident.end_time is not None and changed.end_time > incident.end_time)
             if incident.resolution.active and "end_time" in values and changed.end_time != incident.end_time and later:
                 changed = replace(changed, resolution=Resolution.EXTENDED)
+            if "resource_ids" not in values:
+                return changed
             return replace(changed, impacted_resource_ids=self._impacted(changed.type, changed.resource_ids))
 
         return await self._change(incident_id, etag, change, wanted, audit, f"changed {', '.join(sorted(values))}")
@@ -225,7 +248,7 @@ class Operating:
                 raise _over(incident)
             end = end_time or now
             pending = incident.resolution == Resolution.PENDING
-            if not cancel and not pending and not incident.start_time <= end <= now:
+            if (end_time or not pending) and not incident.start_time <= end <= now:
                 raise invalid("end_time", "must be between the incident's start and now", "END_OUT_OF_SPAN")
             resolution = Resolution.CANCELLED if cancel or pending else Resolution.COMPLETED
             notes = (*incident.notes, Note(now, principal.username, note)) if note else incident.notes
@@ -242,8 +265,7 @@ class Operating:
 
         def change(incident: Incident) -> Incident:
             if len(incident.notes) >= _MOST_NOTES:
-                words = f"incident {incident.id} has {_MOST_NOTES} notes, the most there may be"
-                raise FailedPrecondition("TOO_MANY_NOTES", words, incident.id, {"incident_id": incident.id})
+                raise _too_many_notes(incident)
             return replace(incident, notes=(*incident.notes, Note(self._board.now(), principal.username, text)))
 
         return await self._change(incident_id, "", change, wanted, audit, "noted")
@@ -261,6 +283,8 @@ class Operating:
         """Takes an operator's word on a resource, or takes it back."""
 
         def effect(tx: Tx) -> bytes:
+            # An earlier word may have run out just now, which is news of its own.
+            self._board.settle(tx)
             now = self._board.now()
             if resource_id not in self._board.graph.resources:
                 raise NotFound("resource", resource_id)
@@ -298,18 +322,22 @@ class Operating:
                 text = f"incident {incident_id} has changed since you read it; get it again"
                 raise Aborted("ETAG_MISMATCH", text, {"incident_id": incident_id, "etag": before.etag})
             changed = replace(change(before), update_time=self._board.now(), revision=tx.revision())
-            self._store.put_incident(tx, changed, before)
+            if len(changed.notes) > len(before.notes) and self._store.incident_size(changed) > _MOST_BYTES:
+                raise _too_many_notes(before)
+            self._put(tx, changed, before, "incident")
+            if changed.resolution.over and changed.end_time and changed.end_time <= self._board.now():
+                self._board.record(tx, changed.end_time)
             self._board.settle(tx)
             self._audit(tx, audit, incident_id, what)
             return self._message(tx, incident_id)
 
         return await mutate(self._storage, wanted, effect)
 
-    def _checked(self, draft: Draft, now: datetime, begun: bool = False) -> Draft:
+    def _checked(self, draft: Draft, now: datetime, begun: bool = False, named: bool = True) -> Draft:
         problems: list[Violation] = []
         where = draft.where
         for index, resource_id in enumerate(draft.resource_ids):
-            if resource_id not in self._board.graph.resources:
+            if named and resource_id not in self._board.graph.resources:
                 text = f"there is no resource {resource_id}"
                 problems.append(Violation(f"{where}resource_ids[{index}]", text, "UNKNOWN_RESOURCE"))
         if not draft.resource_ids:
@@ -346,6 +374,15 @@ class Operating:
 
     def _audit(self, tx: Tx, who: tuple[str, str, str], subject: str, text: str) -> None:
         self._store.audit(tx, self._new_id(), self._board.now(), who, subject, text)
+
+
+def _too_large(field: str, text: str) -> InvalidArgument:
+    return invalid(field, text, "INCIDENT_TOO_LARGE")
+
+
+def _too_many_notes(incident: Incident) -> FailedPrecondition:
+    text = f"incident {incident.id} has so many notes that there is no room for another"
+    return FailedPrecondition("TOO_MANY_NOTES", text, incident.id, {"incident_id": incident.id})
 
 
 def _over(incident: Incident) -> FailedPrecondition:

@@ -29,11 +29,12 @@ from openfacility_server.status.questions import Failure
 from openfacility_server.status.reading import Reading
 from openfacility_server.status.service import JobRun, StatusService
 from openfacility_server.status.store import StatusStore
-from openfacility_server.storage import Storage
+from openfacility_server.storage import Storage, StorageUnavailable
 from openfacility_server.storage.leases import Lease
 
 _log = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 1.0
 _LEASE_TTL = timedelta(seconds=15)
 
 
@@ -51,6 +52,7 @@ class StatusParts:
     ) -> None:
         self._config = config
         self._jobs = jobs
+        self._reloading = asyncio.Lock()
         self._description = description.load(config)
         new_id = IdMaker()
         store = StatusStore(StatusCodec())
@@ -82,15 +84,24 @@ class StatusParts:
 
     async def reload(self) -> None:
         """Reads the description again; a wrong one changes nothing and is logged."""
-        try:
-            fresh = await asyncio.to_thread(description.load, self._config)
-        except ConfigError as error:
-            _log.error("the description is not taken: %s", error)
-            return
-        self._description = fresh
-        await self._keeper.describe(fresh)
-        await self._prober.replace(fresh.probes)
-        _log.info("the description was read again", extra={"digest": fresh.digest})
+        async with self._reloading:
+            try:
+                fresh = await asyncio.to_thread(description.load, self._config)
+            except ConfigError as error:
+                _log.error("the description is not taken: %s", error)
+                return
+            self._description = fresh
+            await self._describe(fresh)
+            await self._prober.replace(fresh.probes)
+            _log.info("the description was read again", extra={"digest": fresh.digest})
+
+    async def _describe(self, fresh: description.Description) -> None:
+        while True:
+            try:
+                return await self._keeper.describe(fresh)
+            except StorageUnavailable as error:
+                _log.warning("database: %s; trying again", error)
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _run_of(self, principal: Principal, job_id: str) -> JobRun:
         job = await self._jobs.job(principal, job_id)

@@ -13,14 +13,23 @@ from openfacility_server.status.model import Event, Incident, Status
 from openfacility_server.status.store import Row, StatusStore, Term, micros
 from openfacility_server.storage import ReadTx, Storage
 
+# Of a question that one answer is made of.
+_MOST_FOUND = 1000
+_MOST_OPEN = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """Part of a list; ``next`` is None on the last one."""
 
-    messages: Sequence[bytes]
+    rows: Sequence[Row]
     next: Position | None
     revision: int
+
+    @property
+    def messages(self) -> Sequence[bytes]:
+        """What callers get."""
+        return [row.message for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,35 +125,44 @@ class Reading:
             facility = self._store.descriptions(tx, "facility")
             sites = self._store.descriptions(tx, "site")
             present = micros(now)
-            open_ = self._store.incidents(tx, [("open", ()), ("starts_before", (present + 1,))], limit)
-            coming = self._store.incidents(
-                tx, [("open", ()), ("starts_from", (present + 1,)), ("starts_before", (micros(now + soon),))], limit
-            )
+            open_ = self._store.incidents(tx, [("open", ()), ("starts_before", (present + 1,))], _MOST_OPEN)
+            soonest: list[Term] = [("starts_from", (present + 1,)), ("starts_before", (micros(now + soon),))]
+            coming = self._store.incidents(tx, [("open", ()), *soonest], limit, soonest=True)
             return Overview(
                 facility[0][4] if facility else b"",
                 [(site[0], site[4]) for site in sites],
                 self._store.counts(tx),
                 [row.message for row in open_],
-                [row.message for row in reversed(coming)],
+                [row.message for row in coming],
                 tx.current_revision(),
             )
 
         return await self._storage.read(read)
 
-    async def incidents_of(self, resource_id: str, start: datetime, end: datetime | None) -> list[Incident]:
-        """Returns the incidents that impact a resource in a span, through dependencies too."""
-        terms: list[Term] = [("resources", (resource_id,)), ("ends_after", (micros(start),))]
-        if end is not None:
-            terms.append(("starts_before", (micros(end),)))
-        return await self._storage.read(lambda tx: self._store.find_incidents(tx, terms, 1000))
+    async def obstacles(self, resource_id: str, start: datetime) -> list[Incident]:
+        """Returns the incidents that impact a resource from a time on and are not over, soonest first."""
+        terms: list[Term] = [("resources", (resource_id,)), ("open", ()), ("ends_after", (micros(start),))]
+        return await self._storage.read(lambda tx: self._store.find_incidents(tx, terms, _MOST_FOUND, soonest=True))
 
-    async def events_of(self, resource_id: str, start: datetime, end: datetime) -> list[Event]:
+    async def incidents_of(
+        self, principal: Principal, resource_id: str, start: datetime, end: datetime, now: datetime
+    ) -> list[Incident]:
+        """Returns the incidents that impact a resource in a span, through dependencies too."""
+        begin = max(micros(start), self._horizon(principal, now))
+        terms: list[Term] = [("resources", (resource_id,)), ("ends_after", (begin,)), ("starts_before", (micros(end),))]
+        return await self._storage.read(lambda tx: self._store.find_incidents(tx, terms, _MOST_FOUND))
+
+    async def events_of(
+        self, principal: Principal, resource_id: str, start: datetime, end: datetime, now: datetime
+    ) -> list[Event]:
         """Returns the events of a resource in a span, oldest first, after the last one before it."""
+        horizon = self._horizon(principal, now)
+        begin = max(micros(start), horizon)
 
         def read(tx: ReadTx) -> list[Event]:
             of: Term = ("resources", (resource_id,))
-            inside = self._store.find_events(tx, [of, ("from", (micros(start),)), ("to", (micros(end),))], 1000)
-            before = self._store.find_events(tx, [of, ("to", (micros(start),))], 1)
+            inside = self._store.find_events(tx, [of, ("from", (begin,)), ("to", (micros(end),))], _MOST_FOUND)
+            before = self._store.find_events(tx, [of, ("from", (horizon,)), ("to", (begin,))], 1)
             return [*before, *reversed(inside)]
 
         return await self._storage.read(read)
@@ -161,7 +179,7 @@ def _page(tx: ReadTx, rows: Sequence[Row], start: Position | None, limit: int) -
     revision = start.revision if start else tx.current_revision()
     more = len(rows) > limit
     rows = rows[:limit]
-    return Page([row.message for row in rows], Position(rows[-1].key, revision) if more else None, revision)
+    return Page(rows, Position(rows[-1].key, revision) if more else None, revision)
 
 
 def _found(message: bytes | None, kind: str, name: str) -> bytes:

@@ -30,6 +30,7 @@ _OVERVIEW_INCIDENTS = 100
 _SOON = timedelta(days=30)
 _CALENDAR_PAST = timedelta(days=30)
 _CALENDAR_MOST = 5000
+_MOST_PATHS = 32
 
 Peers = Callable[[], Sequence[status_service_pb2.PeerFacility]]
 
@@ -96,7 +97,8 @@ class StatusService:
 
     async def ListSites(self, request: status_service_pb2.ListSitesRequest, context: object) -> bytes:
         query, start, limit = self._paging(request)
-        since = micros(moment(request.modified_since)) if request.HasField("modified_since") else 0
+        modified = _time(request, "modified_since")
+        since = micros(modified) if modified else 0
         found = [
             site
             for site in await self._reading.sites()
@@ -181,7 +183,7 @@ class StatusService:
         start, end = _times_of(request)
         span = questions.availability_span(start, end, now)
         resource = status_pb2.Resource.FromString(await self._reading.resource(request.resource_id))
-        incidents = await self._reading.incidents_of(request.resource_id, span.start, None)
+        incidents = await self._reading.obstacles(request.resource_id, span.start)
         current = convert.current_from_pb(resource.current)
         answer = questions.availability(convert.resource_from_pb(resource), current, incidents, span, now)
         response = status_service_pb2.CheckAvailabilityResponse(
@@ -213,8 +215,8 @@ class StatusService:
             resource_id = request.resource_id
             span = questions.outages_span(*_times_of(request), now)
         resource = convert.resource_from_pb(status_pb2.Resource.FromString(await self._reading.resource(resource_id)))
-        incidents = await self._reading.incidents_of(resource_id, span.start, span.end)
-        events = await self._reading.events_of(resource_id, span.start, span.end)
+        incidents = await self._reading.incidents_of(_caller(), resource_id, span.start, span.end, now)
+        events = await self._reading.events_of(_caller(), resource_id, span.start, span.end, now)
         found = questions.outages(span, events, incidents, resource, now, failure)
         return status_service_pb2.FindOutagesResponse(
             outages=[_outage(outage) for outage in found.outages],
@@ -263,7 +265,7 @@ class StatusService:
         return await self._operating.update(request.incident.id, values, request.etag, _mutation(request), _audit())
 
     async def ResolveIncident(self, request: status_service_pb2.ResolveIncidentRequest, context: object) -> bytes:
-        end = moment(request.end_time) if request.HasField("end_time") else None
+        end = _time(request, "end_time")
         return await self._operating.resolve(
             _caller(),
             request.incident_id,
@@ -282,7 +284,7 @@ class StatusService:
 
     async def SetResourceStatus(self, request: status_service_pb2.SetResourceStatusRequest, context: object) -> bytes:
         status = Status(request.status) if request.status else None
-        until = moment(request.expire_time) if request.HasField("expire_time") else None
+        until = _time(request, "expire_time")
         return await self._operating.set_status(
             request.resource_id, status, request.reason, until, request.incident_id, _mutation(request), _audit()
         )
@@ -297,7 +299,7 @@ class StatusService:
         self, request: status_service_pb2.ExportCalendarRequest, context: object
     ) -> httpbody_pb2.HttpBody:
         now = self._board.now()
-        start = moment(getattr(request, "from")) if request.HasField("from") else now - _CALENDAR_PAST
+        start = _time(request, "from") or now - _CALENDAR_PAST
         terms: list[Term] = [("types", (int(IncidentType.PLANNED),)), ("starts_from", (micros(start),))]
         if request.resource_ids:
             terms.append(("resources", tuple(request.resource_ids)))
@@ -348,7 +350,7 @@ def _overview(found: Overview) -> status_service_pb2.FacilityOverview:
 def _worst_first(messages: Sequence[bytes]) -> list[status_pb2.Incident]:
     incidents = [status_pb2.Incident.FromString(message) for message in messages]
     incidents.sort(key=lambda incident: -incident.severity)
-    return incidents
+    return incidents[:_OVERVIEW_INCIDENTS]
 
 
 def _resource_terms(filter_: status_service_pb2.ResourceFilter) -> list[Term]:
@@ -368,7 +370,7 @@ def _resource_terms(filter_: status_service_pb2.ResourceFilter) -> list[Term]:
         terms.append(("group", (filter_.group,)))
     if filter_.resource_type:
         terms.append(("type", (filter_.resource_type, below(filter_.resource_type), filter_.resource_type)))
-    return terms + _times(filter_, {"modified": "modified_since"})
+    return terms + _times(filter_, {"modified": "modified_since"}, "filter.")
 
 
 def _incident_terms(filter_: status_service_pb2.IncidentFilter) -> list[Term]:
@@ -385,10 +387,12 @@ def _incident_terms(filter_: status_service_pb2.IncidentFilter) -> list[Term]:
         terms.append(("text", (contains(filter_.text),)))
     if filter_.series_id:
         terms.append(("series", (filter_.series_id,)))
-    if filter_.HasField("at"):
-        at = micros(moment(filter_.at))
+    going_on = _time(filter_, "at", "filter.")
+    if going_on is not None:
+        at = micros(going_on)
         terms += [("starts_before", (at + 1,)), ("ends_after", (at,))]
-    return terms + _times(filter_, {"ends_after": "from", "starts_before": "to", "modified": "modified_since"})
+    names = {"ends_after": "from", "starts_before": "to", "modified": "modified_since"}
+    return terms + _times(filter_, names, "filter.")
 
 
 def _event_terms(request: status_service_pb2.ListEventsRequest) -> list[Term]:
@@ -402,10 +406,23 @@ def _sets(sets: Mapping[str, Sequence[Any]]) -> list[Term]:
     return [(name, tuple(sorted(set(values)))) for name, values in sets.items() if values]
 
 
-def _times(message: Message, names: Mapping[str, str]) -> list[Term]:
-    return [
-        (term, (micros(moment(getattr(message, field))),)) for term, field in names.items() if message.HasField(field)
-    ]
+def _times(message: Message, names: Mapping[str, str], where: str = "") -> list[Term]:
+    found = ((term, _time(message, field, where)) for term, field in names.items())
+    return [(term, (micros(time),)) for term, time in found if time is not None]
+
+
+def _time(message: Message, field: str, where: str = "") -> datetime | None:
+    """Returns a time of a request, None where it is unset. Raises InvalidArgument for one that no calendar has."""
+    if not message.HasField(field):
+        return None
+    stamp = getattr(message, field)
+    try:
+        if not 0 <= stamp.nanos < 1_000_000_000:
+            raise ValueError(stamp.nanos)
+        return moment(stamp)
+    except (ValueError, OverflowError, OSError):
+        text = "must be a time from the year 1 to 9999, with 0 to 999,999,999 nanoseconds"
+        raise InvalidArgument([Violation(f"{where}{field}", text, "TIME_OUT_OF_RANGE")]) from None
 
 
 def _snapshot(kind: str, message: bytes, revision: int) -> bytes:
@@ -426,8 +443,8 @@ def _draft(pb: status_pb2.Incident) -> Draft:
         name=pb.name,
         status=_enum(Status, pb.status, "incident.status"),
         resource_ids=tuple(pb.resource_ids),
-        start_time=moment(pb.start_time) if pb.HasField("start_time") else None,
-        end_time=moment(pb.end_time) if pb.HasField("end_time") else None,
+        start_time=_time(pb, "start_time", "incident."),
+        end_time=_time(pb, "end_time", "incident."),
         description=pb.description,
         severity=_enum(Severity, pb.severity or Severity.MINOR, "incident.severity"),
     )
@@ -437,11 +454,13 @@ def _enum(kind: Any, value: int, field: str) -> Any:
     try:
         return kind(value)
     except ValueError:
-        raise invalid(field, "is not one of the values there are", "UNKNOWN_VALUE") from None
+        raise InvalidArgument([Violation(field, "is not one of the values there are", "UNKNOWN_VALUE")]) from None
 
 
 def _values(request: status_service_pb2.UpdateIncidentRequest) -> Mapping[str, object]:
     pb = request.incident
+    if len(request.update_mask.paths) > _MOST_PATHS:
+        raise InvalidArgument([Violation("update_mask", f"has more than {_MOST_PATHS} paths", "TOO_MANY_PATHS")])
     outputs = {field.name for field in pb.DESCRIPTOR.fields} - UPDATABLE
     paths = list(dict.fromkeys(request.update_mask.paths)) or [
         field.name for field, _ in pb.ListFields() if field.name in UPDATABLE
@@ -462,20 +481,20 @@ def _values(request: status_service_pb2.UpdateIncidentRequest) -> Mapping[str, o
         "status": lambda: _enum(Status, pb.status, "incident.status"),
         "resource_ids": lambda: tuple(dict.fromkeys(pb.resource_ids)),
         "start_time": lambda: _required_time(pb),
-        "end_time": lambda: moment(pb.end_time) if pb.HasField("end_time") else None,
+        "end_time": lambda: _time(pb, "end_time", "incident."),
     }
     return {path: makers[path]() for path in paths if path in UPDATABLE}
 
 
 def _required_time(pb: status_pb2.Incident) -> datetime:
-    if not pb.HasField("start_time"):
-        raise invalid("incident.start_time", "say when it begins", "REQUIRED")
-    return moment(pb.start_time)
+    start = _time(pb, "start_time", "incident.")
+    if start is None:
+        raise InvalidArgument([Violation("incident.start_time", "say when it begins", "REQUIRED")])
+    return start
 
 
 def _times_of(request: Any) -> tuple[datetime | None, datetime | None]:
-    start = moment(request.start_time) if request.HasField("start_time") else None
-    return start, moment(request.end_time) if request.HasField("end_time") else None
+    return _time(request, "start_time"), _time(request, "end_time")
 
 
 def _span(span: questions.Span) -> status_pb2.Span:

@@ -144,6 +144,16 @@ class DescriptionRow(pw.Model):
         primary_key = pw.CompositeKey("kind", "id")
 
 
+class UnsettledRow(pw.Model):
+    """The moment whose changes did not fit into one transaction, while some are left to record."""
+
+    id = pw.SmallIntegerField(primary_key=True)
+    moment = pw.BigIntegerField()
+
+    class Meta:
+        table_name = "status_unsettled"
+
+
 class AuditRow(pw.Model):
     """Who changed what."""
 
@@ -167,6 +177,7 @@ TABLES: Sequence[type[pw.Model]] = (
     ImpactRow,
     EventRow,
     DescriptionRow,
+    UnsettledRow,
     AuditRow,
 )
 INDEXES = (
@@ -180,6 +191,7 @@ INDEXES = (
     "CREATE INDEX status_impact_incident ON status_impact (incident_id)",
     "CREATE INDEX status_event_time ON status_event (occur_time, id)",
     "CREATE INDEX status_event_resource ON status_event (resource_id, occur_time, id)",
+    "CREATE INDEX status_event_status ON status_event (status, occur_time, id)",
     "CREATE INDEX status_event_incident ON status_event (incident_id, occur_time, id) WHERE incident_id <> ''",
     "CREATE INDEX audit_time ON audit (time)",
 )
@@ -225,6 +237,11 @@ class Row:
     key: str
     message: bytes
     revision: int = 0
+
+    @property
+    def id(self) -> str:
+        """Which one it is."""
+        return self.key.rpartition("/")[2]
 
 
 # A condition's name and the values that it is about.
@@ -288,6 +305,14 @@ def _escaped(text: str) -> str:
     return "".join(f"!{char}" if char in "!%_" else char for char in text)
 
 
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
 def _shape(terms: Sequence[Term]) -> tuple[tuple[str, int], ...]:
     return tuple((name, len(values)) for name, values in terms)
 
@@ -309,9 +334,11 @@ def _resources_sql(shape: tuple[tuple[str, int], ...]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _incidents_sql(shape: tuple[tuple[str, int], ...]) -> str:
+def _incidents_sql(shape: tuple[tuple[str, int], ...], soonest: bool) -> str:
     query = IncidentRow.select(IncidentRow.start_time, IncidentRow.id, IncidentRow.message, IncidentRow.revision)
     query = _where(query, _INCIDENT_CONDITIONS, shape)
+    if soonest:
+        return compile_sql(query.order_by(IncidentRow.start_time, IncidentRow.id).limit(1))
     return compile_sql(query.order_by(IncidentRow.start_time.desc(), IncidentRow.id.desc()).limit(1))
 
 
@@ -330,7 +357,13 @@ SELECT min(due) FROM (
   SELECT min(start_time) AS due FROM status_incident WHERE resolution < 4 AND resolution = 2
   UNION ALL SELECT min(end_time) FROM status_incident WHERE resolution < 4 AND resolution <> 2
   UNION ALL SELECT min(until) FROM status_word
+  UNION ALL SELECT min(moment) FROM status_unsettled
 ) AS dues"""
+# Resources that are not simply as their probe says, up: all that something may have to be worked out for.
+_CONCERNED = """
+SELECT r.id FROM status_resource r LEFT JOIN status_word w ON w.resource_id = r.id AND w.source = 1
+WHERE r.gist <> CASE WHEN w.status IS NULL THEN '1|0|||' WHEN w.status = 1 AND w.reason = '' THEN '1|1|||' ELSE '' END
+UNION SELECT resource_id FROM status_word WHERE source = 2"""
 _INSERT_IMPACT = "INSERT INTO status_impact (resource_id, incident_id) VALUES (?, ?)"
 
 
@@ -361,9 +394,9 @@ class StatusStore:
         """Returns resources that match, by id."""
         return [Row(r[0], bytes(r[1]), r[2]) for r in tx.rows(_resources_sql(_shape(terms)), (*_params(terms), limit))]
 
-    def incidents(self, tx: ReadTx, terms: Sequence[Term], limit: int) -> list[Row]:
-        """Returns incidents that match, newest start first."""
-        rows = tx.rows(_incidents_sql(_shape(terms)), (*_params(terms), limit))
+    def incidents(self, tx: ReadTx, terms: Sequence[Term], limit: int, *, soonest: bool = False) -> list[Row]:
+        """Returns incidents that match, newest start first, or oldest."""
+        rows = tx.rows(_incidents_sql(_shape(terms), soonest), (*_params(terms), limit))
         return [Row(f"{r[0]}/{r[1]}", bytes(r[2]), r[3]) for r in rows]
 
     def events(self, tx: ReadTx, terms: Sequence[Term], limit: int) -> list[Row]:
@@ -394,28 +427,48 @@ class StatusStore:
         data = self.incident(tx, incident_id)
         return None if data is None else self._codec.read_incident(data)
 
-    def find_incidents(self, tx: ReadTx, terms: Sequence[Term], limit: int = 10_000) -> list[Incident]:
-        """Returns incidents that match, newest start first."""
-        return [self._codec.read_incident(row.message) for row in self.incidents(tx, terms, limit)]
+    def find_incidents(
+        self, tx: ReadTx, terms: Sequence[Term], limit: int = 10_000, *, soonest: bool = False
+    ) -> list[Incident]:
+        """Returns incidents that match, newest start first, or oldest."""
+        return [self._codec.read_incident(row.message) for row in self.incidents(tx, terms, limit, soonest=soonest)]
 
     def find_events(self, tx: ReadTx, terms: Sequence[Term], limit: int = 10_000) -> list[Event]:
         """Returns events that match, newest first."""
         return [self._codec.read_event(row.message) for row in self.events(tx, terms, limit)]
 
-    def words(self, tx: ReadTx, source: Source) -> dict[str, Word]:
-        """Returns what probes or operators last said, by resource."""
-        rows = tx.rows(
-            "SELECT resource_id, status, since, until, reason, incident_id FROM status_word WHERE source = ?",
-            (int(source),),
-        )
+    def words(self, tx: ReadTx, source: Source, resource_ids: Sequence[str] | None = None) -> dict[str, Word]:
+        """Returns what probes or operators last said, by resource: of all, or of some."""
+        sql = "SELECT resource_id, status, since, until, reason, incident_id FROM status_word WHERE source = ?"
+        rows: list[Any] = []
+        if resource_ids is None:
+            rows = tx.rows(sql, (int(source),))
+        for ids in _chunks(resource_ids or ()):
+            rows += tx.rows(f"{sql} AND resource_id IN ({_marks(ids)})", (int(source), *ids))
         return {
             row[0]: Word(Status(row[1]), _EPOCH + timedelta(microseconds=row[2]), row[4], moment(row[3]), row[5])
             for row in rows
         }
 
-    def currents(self, tx: ReadTx) -> dict[str, str]:
-        """Returns the gist of every resource's stored status."""
-        return dict(tx.rows("SELECT id, gist FROM status_resource"))
+    def gists(self, tx: ReadTx, resource_ids: Sequence[str]) -> dict[str, str]:
+        """Returns the gist of the stored status of resources; those that do not exist are left out."""
+        found: dict[str, str] = {}
+        for ids in _chunks(resource_ids):
+            found.update(tx.rows(f"SELECT id, gist FROM status_resource WHERE id IN ({_marks(ids)})", ids))  # noqa: S608
+        return found
+
+    def resource_ids(self, tx: ReadTx) -> list[str]:
+        """Returns the ids of all stored resources."""
+        return [row[0] for row in tx.rows("SELECT id FROM status_resource")]
+
+    def concerned(self, tx: ReadTx) -> list[str]:
+        """Returns the resources that are not up, or of whose status something was said that is not stored yet."""
+        return [row[0] for row in tx.rows(_CONCERNED)]
+
+    def unsettled(self, tx: ReadTx) -> datetime | None:
+        """Returns the moment of which some changes are left to record."""
+        value = tx.value("SELECT moment FROM status_unsettled")
+        return None if value is None else known_time(value)
 
     def current(self, tx: ReadTx, resource_id: str) -> CurrentStatus | None:
         """Returns a resource's stored status."""
@@ -446,17 +499,23 @@ class StatusStore:
 
     # Writes: what callers see is appended to the event log in the same transaction.
 
+    def put_unsettled(self, tx: Tx, left: datetime | None) -> None:
+        """Stores the moment of which some changes are left to record."""
+        tx.run("DELETE FROM status_unsettled")
+        if left is not None:
+            tx.run("INSERT INTO status_unsettled (id, moment) VALUES (1, ?)", (micros(left),))
+
     def put_description(
         self, tx: Tx, kind: str, id_: str, names: tuple[str, str], message: bytes, now: datetime, revision: int
     ) -> None:
         """Stores the facility's or a site's description."""
-        tx.execute(DescriptionRow.delete().where((DescriptionRow.kind == kind) & (DescriptionRow.id == id_)))
+        known = tx.execute(DescriptionRow.delete().where((DescriptionRow.kind == kind) & (DescriptionRow.id == id_)))
         tx.execute(
             DescriptionRow.insert(
                 kind=kind, id=id_, name=names[0], short_name=names[1], update_time=micros(now), message=message
             )
         )
-        self._append(tx, kind, id_, message, revision, "TYPE_UPDATED", (), {})
+        self._append(tx, kind, id_, message, revision, "TYPE_UPDATED" if known else "TYPE_CREATED", (), {})
 
     def remove_description(self, tx: Tx, kind: str, id_: str, message: bytes, revision: int) -> None:
         """Forgets a site."""
@@ -519,6 +578,10 @@ class StatusStore:
                     incident_id=word.incident_id,
                 )
             )
+
+    def incident_size(self, incident: Incident) -> int:
+        """Returns how many bytes an incident takes."""
+        return len(self._codec.incident(incident))
 
     def put_incident(self, tx: Tx, incident: Incident, before: Incident | None) -> bytes:
         """Stores an incident; its ``revision`` is the transaction's."""
