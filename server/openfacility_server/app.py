@@ -195,6 +195,7 @@ class App:
         steering = Steering(self._storage, self._store, self._engines)
         self._status = StatusParts(self.config, self._storage, self._hub, self._engines, pager, jobs)
         await self._status.describe()
+        self._health.planned = self._status.planned_outages
         self._servicers = {
             JOBS.full_name: JobsService(jobs, steering, self._engines, self._hub, pager),
             STATUS.full_name: self._status.servicer,
@@ -238,7 +239,7 @@ class App:
         )
 
     def _http_health(self) -> Health:
-        components = {name: "ok" if component.up else "down" for name, component in self._health.components().items()}
+        components = {name: component.word.value for name, component in self._health.components().items()}
         return Health(ready=self._health.serving, components=components)
 
     def _watch(self, rpc: str, request: Message, metadata: Sequence[tuple[str, str]]) -> AsyncIterator[bytes]:

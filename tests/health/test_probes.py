@@ -162,7 +162,7 @@ async def test_http_probes(plain: Server) -> None:
             answer = await client.get(path)
             assert answer.status_code == 200
             assert answer.headers["cache-control"] == "no-store"
-            assert answer.json() == {"status": "ok", "components": {"database": "ok", "jobs/local": "ok"}}
+            assert answer.json() == {"status": "ok", "components": {"database": "UP", "jobs/local": "UP"}}
             assert (await client.post(path)).status_code == 405
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -51,6 +51,7 @@ class StatusParts:
         jobs: Jobs,
     ) -> None:
         self._config = config
+        self._engines = engines
         self._jobs = jobs
         self._reloading = asyncio.Lock()
         self._description = description.load(config)
@@ -64,8 +65,9 @@ class StatusParts:
         self._leader = ProbeLeader(
             Lease(storage, "status/probes", f"{os.getpid()}", _LEASE_TTL), self._prober.start, self._prober.stop
         )
+        self._reading = Reading(storage, store, config.status.anonymous_history)
         self.servicer = StatusService(
-            Reading(storage, store, config.status.anonymous_history),
+            self._reading,
             Operating(self._description.facility.id, storage, store, board, new_id),
             board,
             hub,
@@ -102,6 +104,18 @@ class StatusParts:
             except StorageUnavailable as error:
                 _log.warning("database: %s; trying again", error)
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def planned_outages(self) -> Collection[str]:
+        """Returns the components of the server's health that are in a planned outage: engines of compute resources."""
+        tied = {
+            resource_id: f"jobs/{name}"
+            for name in self._engines
+            if (resource_id := self._description.resource_of_jobs(name)) is not None
+        }
+        try:
+            return {tied[resource_id] for resource_id in await self._reading.planned_down(list(tied))}
+        except StorageUnavailable:
+            return ()
 
     async def _run_of(self, principal: Principal, job_id: str) -> JobRun:
         job = await self._jobs.job(principal, job_id)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from openfacility_server.auth.principal import Principal
 from openfacility_server.errors import NotFound
 from openfacility_server.paging import Position
-from openfacility_server.status.model import Event, Incident, Status
+from openfacility_server.status.model import Event, Incident, IncidentType, Status
 from openfacility_server.status.store import Row, StatusStore, Term, micros
 from openfacility_server.storage import ReadTx, Storage
 
@@ -143,6 +143,21 @@ class Reading:
         """Returns the incidents that impact a resource from a time on and are not over, soonest first."""
         terms: list[Term] = [("resources", (resource_id,)), ("open", ()), ("ends_after", (micros(start),))]
         return await self._storage.read(lambda tx: self._store.find_incidents(tx, terms, _MOST_FOUND, soonest=True))
+
+    async def planned_down(self, resource_ids: Sequence[str]) -> set[str]:
+        """Returns those of some resources that are down because of a planned incident."""
+
+        def read(tx: ReadTx) -> set[str]:
+            found = set()
+            for resource_id in resource_ids:
+                current = self._store.current(tx, resource_id)
+                if current and current.status == Status.DOWN and current.incident_id:
+                    incident = self._store.load_incident(tx, current.incident_id)
+                    if incident and incident.type == IncidentType.PLANNED:
+                        found.add(resource_id)
+            return found
+
+        return await self._storage.read(read)
 
     async def incidents_of(
         self, principal: Principal, resource_id: str, start: datetime, end: datetime, now: datetime
