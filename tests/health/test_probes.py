@@ -212,6 +212,7 @@ async def test_grpcurl_list_and_describe(grpcurl: Path, plain: Server) -> None:
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         JOBS,
+        "openfacility.status.v1.StatusService",
     ], answer.err
     answer = await Answer.of(grpcurl, "-plaintext", plain.address, "list", JOBS)
     assert f"{JOBS}.SubmitJob" in answer.out.splitlines()
