@@ -154,17 +154,17 @@ async def test_a_known_failure_is_one_incident_over_a_restart() -> None:
 
 
 async def test_an_operators_word_goes_before_a_probe_until_it_expires() -> None:
-    async with serving(PROBED) as server, connected(server) as olga:
-        await probed(olga, "local")
+    async with serving(PROBED) as server, connected(server) as first:
+        await probed(first, "local")
         spool, away = moved(server)
         until = ahead(2.5 * PERIOD)
-        said = await olga.say("local", UP, reason="being tested", expire_time=until)
+        said = await first.say("local", UP, reason="being tested", expire_time=until)
         assert (said.current.status, said.current.source) == (UP, pb.STATUS_SOURCE_OPERATOR)
-        async with olga.watch(after_revision=await olga.revision()) as watch:
+        async with first.watch(after_revision=await first.revision()) as watch:
             spool.rename(away)
             spool.write_text("in the way")
             incident = await watch.incident(lambda one: one.declared_by == "probe")
-            assert (await olga.resource("local")).current == said.current
+            assert (await first.resource("local")).current == said.current
             server.kill()
             await passed(when(until))
             server.start()

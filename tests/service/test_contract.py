@@ -180,7 +180,7 @@ def _reasons_in_code() -> set[str]:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.update(re.findall(r"\A[A-Z][A-Z0-9]{2,}(?:_[A-Z0-9]+)*\Z", node.value))
+                found.update(re.findall(r"\A[A-Z][A-Z0-9]+(?:[A-Z0-9]|_[A-Z0-9]+)+\Z", node.value))
     return found - _OTHER
 
 
