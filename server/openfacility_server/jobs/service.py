@@ -25,7 +25,7 @@ from openfacility_server.jobs.steering import UPDATABLE, Steering
 from openfacility_server.jobs.store import Stored
 from openfacility_server.jobs.watching import Snapshot, watch_jobs
 from openfacility_server.paging import Pager, page_size
-from openfacility_server.wire import framed, frames
+from openfacility_server.wire import framed
 
 _Stderr = jobs_service_pb2.ReadJobOutputRequest.STREAM_STDERR
 _SNAPSHOT_HEAD = jobs_service_pb2.JobChange(type=jobs_service_pb2.JobChange.TYPE_SNAPSHOT).SerializeToString()
