@@ -118,9 +118,10 @@ async def test_hold_and_release(local: Followed) -> None:
     job_id = await local.submit(shell("echo ran", hold=True))
     await local.saw(job_id, JobState.HELD, JobReason.HELD_BY_OWNER)
     assert (await local.run(shell("true"))).state is JobState.COMPLETED
-    await local.engine.hold([job_id], JobReason.HELD_BY_OPERATOR)  # changes nothing
+    await local.engine.hold([job_id], JobReason.HELD_BY_OPERATOR)  # takes over
+    await local.engine.hold([job_id], JobReason.HELD_BY_OWNER)  # changes nothing
     [seen] = await local.engine.observe([job_id])
-    assert (seen.state, seen.reason) == (JobState.HELD, JobReason.HELD_BY_OWNER)
+    assert (seen.state, seen.reason) == (JobState.HELD, JobReason.HELD_BY_OPERATOR)
     await local.engine.release([job_id, "unknown"])
     assert (await local.end_of(job_id)).state is JobState.COMPLETED
 

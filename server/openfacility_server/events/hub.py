@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from openfacility_server.events.event import Compacted, Event, HubStopping
 from openfacility_server.events.log import Page, compact_chunk, compactable, newest, read_page
+from openfacility_server.events.pace import Pacer
 from openfacility_server.events.ring import Match, Ring
 from openfacility_server.events.watcher import Watcher
 from openfacility_server.storage import ReadTx, Storage, StorageError, StorageUnavailable
@@ -24,6 +25,7 @@ COMPACT_EVERY_S = 30.0
 COMPACT_CHUNK = 500
 """Events removed per transaction; writers wait for one chunk at most."""
 _BOOKMARK_TICKS = 20
+_SENDS_AT_ONCE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class EventHub:
       keep, keep_events: events older than this, or beyond this number, are removed from the log.
       keep_at_least: events younger than this are never removed, whatever their number.
       bookmark_interval: an idle watcher receives its position about this often.
+      sends_per_second: batches given to all watchers together; beyond that they wait, and batches are fuller.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class EventHub:
         keep_events: int = 1_000_000,
         keep_at_least: timedelta = timedelta(hours=1),
         bookmark_interval: timedelta = timedelta(seconds=30),
+        sends_per_second: int = 16_000,
     ) -> None:
         self._storage = storage
         self._ring_events = ring_events
@@ -64,6 +68,7 @@ class EventHub:
         self._bookmark_s = bookmark_interval.total_seconds()
         self.ring = Ring(0, ring_events, ring_bytes)
         self.stopping = False
+        self.pacer = Pacer(sends_per_second, _SENDS_AT_ONCE)
         self._watchers: set[Watcher] = set()
         # Watchers with tags of interest, by (topic, tag), and watchers of whole topics that wait for an event.
         self._by_tag: dict[tuple[str, str], set[Watcher]] = {}
@@ -103,6 +108,7 @@ class EventHub:
         if self.stopping:
             return
         self.stopping = True
+        self.pacer.open()
         await self._wakeups.stop()
         for task in self._tasks:
             task.cancel()

@@ -19,6 +19,7 @@ from openfacility_server.events.event import (
     WatchError,
 )
 from openfacility_server.events.log import Page
+from openfacility_server.events.pace import Pacer
 from openfacility_server.events.ring import Match, Ring
 from openfacility_server.storage import StorageUnavailable
 
@@ -32,6 +33,7 @@ class Host(Protocol):
 
     ring: Ring
     stopping: bool
+    pacer: Pacer
 
     def register(self, watcher: Watcher) -> None:
         """Lets the watcher be marked by events of interest."""
@@ -77,6 +79,7 @@ class Watcher:
         "_opened",
         "_pending",
         "_target",
+        "_turn",
         "_waiter",
         "bookmark_at",
         "failure",
@@ -113,6 +116,7 @@ class Watcher:
         self._final = False
         self._caught_up = False
         self._bookmark = False
+        self._turn = False
         self._waiter: asyncio.Future[None] | None = None
         self.bookmark_at = 0.0
         """When an idle watcher is due a bookmark, on the monotonic clock."""
@@ -194,7 +198,12 @@ class Watcher:
                 continue
             if self._from_log:
                 batch = await self._read_log()
+            elif self._pending != _IDLE and not self._turn and not self._host.stopping:
+                await self._host.pacer.turn()
+                self._turn = True
+                continue
             else:
+                self._turn = False
                 batch = self._read_ring()
             if batch is not None:
                 return batch

@@ -135,7 +135,12 @@ class Steering:
             _require_waiting(stored.job, verb)
             return self._message(tx, job_id)
 
-        response = await mutate(self._storage, wanted, effect)
+        try:
+            response = await mutate(self._storage, wanted, effect)
+        except FailedPrecondition:
+            # It has started meanwhile: whoever is told so sees it too.
+            await self._storage.write(lambda tx: observations.apply(self._store, tx, seen))
+            raise
         if job.status.state == JobState.NEW:
             # It may have reached the engine since.
             await act(job, ids, engine)
