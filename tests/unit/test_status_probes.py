@@ -8,6 +8,7 @@ import heapq
 import itertools
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -375,10 +376,25 @@ def test_directories(target: FileSystemTarget, status: Status, reason: str, tmp_
     assert str(tmp_path) not in found.reason
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert look_at(FileSystemTarget(tmp_path)).reason == "cannot be written to by this server"
+    if os.geteuid() != 0:
+        assert look_at(FileSystemTarget(tmp_path)).reason == "cannot be written to by this server"
+        return
+    # Root may write everywhere: somebody else has to look.
+    tmp_path.parent.chmod(0o711)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from openfacility_server.status.checks import look_at\n"
+        "from openfacility_server.status.probes import FileSystemTarget\n"
+        "os.setuid(65534)\n"
+        "print(look_at(FileSystemTarget(Path(sys.argv[1]))).reason)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() in ("cannot be written to by this server", "cannot be reached by this server")
 
 
 @pytest.fixture

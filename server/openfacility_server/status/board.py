@@ -20,8 +20,8 @@ from openfacility_server.status.model import CurrentStatus, Event, Incident, Res
 from openfacility_server.status.store import StatusStore, Term, gist, micros
 from openfacility_server.storage import Tx
 
-# An operator's call settles up to three times in its transaction. That and the incident itself stay below the 4 MiB that
-# gRPC clients take in one piece, and below what the log takes; each change makes two entries there.
+# An operator's call settles up to three times in its transaction. That and the incident itself stay below the 4 MiB
+# that gRPC clients take in one piece, and below what the log takes; each change makes two entries there.
 _MOST_BYTES = 600_000
 _MOST_CHANGES = 2000
 _GOING_ON: Term = ("resolutions", (int(Resolution.UNRESOLVED), int(Resolution.EXTENDED)))

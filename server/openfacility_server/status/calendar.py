@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from icalendar import Calendar, Event
+from icalendar import Calendar, Event, vText
 
 from openfacility_server.errors import invalid
 from openfacility_server.status.ics import (
@@ -76,6 +76,14 @@ def write(facility: Facility, incidents: Iterable[Incident]) -> str:
     return document.decode()
 
 
+class _Text(vText):
+    """A text in which a backslash before an N stays one: the library takes it for a line break."""
+
+    def to_ical(self) -> bytes:
+        escaped = self.replace("\\", "\\\\").replace(";", "\\;").replace(",", "\\,").replace("\n", "\\n")
+        return escaped.encode()
+
+
 def _event_of(facility_id: str, incident: Incident) -> Event:
     event = Event()
     event.add("UID", uid_of(facility_id, incident))
@@ -83,9 +91,9 @@ def _event_of(facility_id: str, incident: Incident) -> Event:
     event.add("CREATED", _whole(incident.create_time))
     event.add("LAST-MODIFIED", _whole(incident.update_time))
     event.add("SEQUENCE", min(incident.revision, 2**31 - 1))
-    event.add("SUMMARY", _clean(incident.name))
+    event.add("SUMMARY", _Text(_clean(incident.name)), encode=False)
     if incident.description:
-        event.add("DESCRIPTION", _clean(incident.description))
+        event.add("DESCRIPTION", _Text(_clean(incident.description)), encode=False)
     start = _whole(incident.start_time)
     event.add("DTSTART", start)
     if incident.end_time is None:

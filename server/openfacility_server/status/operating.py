@@ -154,7 +154,8 @@ class Operating:
 
     def _take(self, tx: Tx, principal: Principal, one: Planned, series: dict[str, str]) -> str:
         own = incident_id_of(self._facility_id, one.uid)
-        known = self._store.find_incidents(tx, [("ids", (own,)) if own else ("uid", (one.uid,))], 1)
+        known = self._store.find_incidents(tx, [("ids", (own,))], 1) if own else []
+        known = known or self._store.find_incidents(tx, [("uid", (one.uid,))], 1)
         if not known:
             if one.cancelled:
                 return ""

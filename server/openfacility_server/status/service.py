@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -290,7 +292,8 @@ class StatusService:
         )
 
     async def ImportCalendar(self, request: status_service_pb2.ImportCalendarRequest, context: object) -> bytes:
-        planned = calendar.read(request.calendar, list(request.resource_ids), self._board.graph.resources)
+        resources = self._board.graph.resources
+        planned = await asyncio.to_thread(calendar.read, request.calendar, list(request.resource_ids), resources)
         return await self._operating.take_calendar(
             _caller(), planned, _mutation(request), _audit(), lambda messages: frames(1, messages)
         )
@@ -416,13 +419,11 @@ def _time(message: Message, field: str, where: str = "") -> datetime | None:
     if not message.HasField(field):
         return None
     stamp = getattr(message, field)
-    try:
-        if not 0 <= stamp.nanos < 1_000_000_000:
-            raise ValueError(stamp.nanos)
-        return moment(stamp)
-    except (ValueError, OverflowError, OSError):
-        text = "must be a time from the year 1 to 9999, with 0 to 999,999,999 nanoseconds"
-        raise InvalidArgument([Violation(f"{where}{field}", text, "TIME_OUT_OF_RANGE")]) from None
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        if 0 <= stamp.nanos < 1_000_000_000:
+            return moment(stamp)
+    text = "must be a time from the year 1 to 9999, with 0 to 999,999,999 nanoseconds"
+    raise InvalidArgument([Violation(f"{where}{field}", text, "TIME_OUT_OF_RANGE")])
 
 
 def _snapshot(kind: str, message: bytes, revision: int) -> bytes:

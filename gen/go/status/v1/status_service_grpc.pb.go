@@ -79,7 +79,7 @@ type StatusServiceClient interface {
 	// Resume with `after_revision` set to the last `revision` received. OUT_OF_RANGE: as in JobsService.WatchJobs.
 	WatchStatus(ctx context.Context, in *WatchStatusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchStatusResponse], error)
 	// Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-	// NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+	// NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
 	CheckAvailability(ctx context.Context, in *CheckAvailabilityRequest, opts ...grpc.CallOption) (*CheckAvailabilityResponse, error)
 	// Finds the outages that overlap a span on a resource, or the run of a job, and says how strongly they explain its end.
 	// NOT_FOUND: there is no such resource, or no such job that the caller may see. UNAUTHENTICATED: `job_id` needs a
@@ -370,7 +370,7 @@ type StatusServiceServer interface {
 	// Resume with `after_revision` set to the last `revision` received. OUT_OF_RANGE: as in JobsService.WatchJobs.
 	WatchStatus(*WatchStatusRequest, grpc.ServerStreamingServer[WatchStatusResponse]) error
 	// Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-	// NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+	// NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
 	CheckAvailability(context.Context, *CheckAvailabilityRequest) (*CheckAvailabilityResponse, error)
 	// Finds the outages that overlap a span on a resource, or the run of a job, and says how strongly they explain its end.
 	// NOT_FOUND: there is no such resource, or no such job that the caller may see. UNAUTHENTICATED: `job_id` needs a

@@ -243,7 +243,7 @@ class StatusServiceServicer(object):
 
     def CheckAvailability(self, request, context):
         """Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-        NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+        NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,7 @@ class StatusServiceStub:
     """
     CheckAvailability: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.CheckAvailabilityRequest, _status_service_pb2.CheckAvailabilityResponse]
     """Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-    NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+    NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
     """
     FindOutages: _grpc.UnaryUnaryMultiCallable[_status_service_pb2.FindOutagesRequest, _status_service_pb2.FindOutagesResponse]
     """Finds the outages that overlap a span on a resource, or the run of a job, and says how strongly they explain its end.
@@ -139,7 +139,7 @@ class StatusServiceAsyncStub(StatusServiceStub):
     """
     CheckAvailability: _aio.UnaryUnaryMultiCallable[_status_service_pb2.CheckAvailabilityRequest, _status_service_pb2.CheckAvailabilityResponse]  # type: ignore[assignment]
     """Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-    NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+    NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
     """
     FindOutages: _aio.UnaryUnaryMultiCallable[_status_service_pb2.FindOutagesRequest, _status_service_pb2.FindOutagesResponse]  # type: ignore[assignment]
     """Finds the outages that overlap a span on a resource, or the run of a job, and says how strongly they explain its end.
@@ -285,7 +285,7 @@ class StatusServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_status_service_pb2.CheckAvailabilityResponse, _abc.Awaitable[_status_service_pb2.CheckAvailabilityResponse]]:
         """Says whether a resource can be used in a span of time, because of what not, and when it could be for as long.
-        NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, or longer than 10 years.
+        NOT_FOUND: there is no such resource. INVALID_ARGUMENT: the span is empty, upside down, over, or longer than 10 years.
         """
 
     @_abc_1.abstractmethod
