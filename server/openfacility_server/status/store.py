@@ -22,6 +22,7 @@ TOPIC = "status"
 FOREVER = 1 << 62
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _CHUNK = 400
+_MOST_PARTS = 8
 
 
 class Codec(Protocol):
@@ -349,6 +350,28 @@ def _events_sql(shape: tuple[tuple[str, int], ...]) -> str:
     return compile_sql(query.order_by(EventRow.occur_time.desc(), EventRow.id.desc()).limit(1))
 
 
+@lru_cache(maxsize=256)
+def _some_events_sql(shape: tuple[tuple[str, int], ...], parts: int) -> str:
+    """The newest of the newest of each part: an index gives each in order, and none of all of them together."""
+    query = _where(EventRow.select(EventRow.occur_time, EventRow.id), _EVENT_CONDITIONS, shape)
+    part = compile_sql(query.order_by(EventRow.occur_time.desc(), EventRow.id.desc()).limit(1))
+    together = " UNION ALL ".join(f"SELECT * FROM ({part}) AS part{number}" for number in range(parts))  # noqa: S608
+    return (
+        "SELECT e.occur_time, e.id, e.message FROM "  # noqa: S608
+        f"(SELECT occur_time, id FROM ({together}) AS parts ORDER BY occur_time DESC, id DESC LIMIT ?) AS newest "
+        "JOIN status_event e ON e.id = newest.id ORDER BY e.occur_time DESC, e.id DESC"
+    )
+
+
+def _split(terms: Sequence[Term]) -> list[Sequence[Term]]:
+    """Divides a query for events at its first term of few values, into one for each."""
+    names = {name for name, _ in terms}
+    for index, (name, values) in enumerate(terms):
+        if name in ("resources", "statuses") and 1 < len(values) <= _MOST_PARTS and "incident" not in names:
+            return [[*terms[:index], (name, (value,)), *terms[index + 1 :]] for value in values]
+    return [terms]
+
+
 _RESOURCE = compile_sql(ResourceRow.select(ResourceRow.message).where(ResourceRow.id == ""))
 _INCIDENT = compile_sql(IncidentRow.select(IncidentRow.message).where(IncidentRow.id == ""))
 _EVENT = compile_sql(EventRow.select(EventRow.message, EventRow.occur_time).where(EventRow.id == ""))
@@ -401,7 +424,12 @@ class StatusStore:
 
     def events(self, tx: ReadTx, terms: Sequence[Term], limit: int) -> list[Row]:
         """Returns events that match, newest first."""
-        rows = tx.rows(_events_sql(_shape(terms)), (*_params(terms), limit))
+        parts = _split(terms)
+        if len(parts) > 1:
+            values = [value for part in parts for value in (*_params(part), limit)]
+            rows = tx.rows(_some_events_sql(_shape(parts[0]), len(parts)), (*values, limit))
+        else:
+            rows = tx.rows(_events_sql(_shape(terms)), (*_params(terms), limit))
         return [Row(f"{r[0]}/{r[1]}", bytes(r[2])) for r in rows]
 
     def descriptions(self, tx: ReadTx, kind: str) -> list[tuple[str, str, str, int, bytes]]:
