@@ -101,8 +101,7 @@ def _compared(read: Read, directory: Path, servers: dict[str, Process], quick: b
     cost = ratios(f"status: {name}", samples, more, less)[1]
     times = sorted(_times(servers[more], SERVICE + method, data, 50 if quick else 300))
     return [
-        # A little more: rows that were next to each other are on pages of their own.
-        Result(cost.name, cost.measure, cost.value, "x", cost.low, cost.high, 1.5, False, cost.note),
+        Result(cost.name, cost.measure, cost.value, "x", cost.low, cost.high, 1.2, False, cost.note),
         Result(cost.name, "one caller, median", median(times), "ms", times[0], times[-1], most, False),
     ]
 

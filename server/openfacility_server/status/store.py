@@ -387,6 +387,14 @@ _CONCERNED = """
 SELECT r.id FROM status_resource r LEFT JOIN status_word w ON w.resource_id = r.id AND w.source = 1
 WHERE r.gist <> CASE WHEN w.status IS NULL THEN '1|0|||' WHEN w.status = 1 AND w.reason = '' THEN '1|1|||' ELSE '' END
 UNION SELECT resource_id FROM status_word WHERE source = 2"""
+_INSERT_RESOURCE = (
+    "INSERT INTO status_resource (id, name, description, group_name, resource_type, type_word, site_id, status, since, "
+    "gist, update_time, revision, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_INSERT_CAPABILITY = "INSERT INTO status_capability (capability_id, resource_id) VALUES (?, ?)"
+_INSERT_EVENT = (
+    "INSERT INTO status_event (id, resource_id, incident_id, status, occur_time, message) VALUES (?, ?, ?, ?, ?, ?)"
+)
 _INSERT_IMPACT = "INSERT INTO status_impact (resource_id, incident_id) VALUES (?, ?)"
 
 
@@ -557,26 +565,26 @@ class StatusStore:
         revision = tx.revision()
         message = self._codec.resource(resource, current, now, revision)
         if new or described:
-            self._forget(tx, resource.id)
-            tx.execute(
-                ResourceRow.insert(
-                    id=resource.id,
-                    name=resource.name,
-                    description=resource.description,
-                    group_name=resource.group,
-                    resource_type=resource.resource_type,
-                    type_word=resource.type_word,
-                    site_id=resource.site_id,
-                    status=int(current.status),
-                    since=micros(current.since),
-                    gist=gist(current),
-                    update_time=micros(now),
-                    revision=revision,
-                    message=message,
-                )
+            if not new:
+                self._forget(tx, resource.id)
+            row = (
+                resource.id,
+                resource.name,
+                resource.description,
+                resource.group,
+                resource.resource_type,
+                resource.type_word,
+                resource.site_id,
+                int(current.status),
+                micros(current.since),
+                gist(current),
+                micros(now),
+                revision,
+                message,
             )
+            tx.run(_INSERT_RESOURCE, row)
             for capability_id in set(resource.capability_ids):
-                tx.execute(CapabilityRow.insert(capability_id=capability_id, resource_id=resource.id))
+                tx.run(_INSERT_CAPABILITY, (capability_id, resource.id))
         else:
             values = (int(current.status), micros(current.since), gist(current), micros(now), revision, message)
             tx.run(_UPDATE_RESOURCE, (*values, resource.id))
@@ -646,16 +654,8 @@ class StatusStore:
     def add_event(self, tx: Tx, event: Event) -> bytes:
         """Stores an event; its ``revision`` is the transaction's."""
         message = self._codec.event(event)
-        tx.execute(
-            EventRow.insert(
-                id=event.id,
-                resource_id=event.resource_id,
-                incident_id=event.incident_id,
-                status=int(event.status),
-                occur_time=micros(event.occur_time),
-                message=message,
-            )
-        )
+        time = micros(event.occur_time)
+        tx.run(_INSERT_EVENT, (event.id, event.resource_id, event.incident_id, int(event.status), time, message))
         self._append(tx, "event", event.id, message, event.revision, "TYPE_CREATED", (event.resource_id,), {})
         return message
 
