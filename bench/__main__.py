@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import history, reads, start, submits, watch
+from bench import history, reads, start, status, submits, watch
 from bench.processes import LOAD_CORE, SERVER_CORE
 from bench.results import Result, print_table, write_json
 
@@ -23,8 +23,12 @@ BENCHMARKS: dict[str, Callable[[bool], Sequence[Result]]] = {
     "watch": watch.fan_out,
     "history": history.reads,
     "start": start.start,
+    "status": status.reads,
     "million": history.million,
+    "million-events": status.million,
 }
+# These take minutes to make what they read.
+LONG = ("million", "million-events")
 
 
 def facts() -> dict[str, object]:
@@ -45,7 +49,7 @@ def facts() -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks; see docs/performance.md.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all but million)"
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all but {' and '.join(LONG)})"
     )
     parser.add_argument("--quick", action="store_true", help="under a minute: says that they run, not how fast it is")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append the results to FILE as JSON lines")
@@ -57,7 +61,7 @@ def main() -> int:
     print("  ".join(f"{key} {value}" for key, value in about.items()))
     print(f"servers on core {SERVER_CORE}, load on core {LOAD_CORE}\n", flush=True)
     results: list[Result] = []
-    for name in options.names or [name for name in BENCHMARKS if name != "million"]:
+    for name in options.names or [name for name in BENCHMARKS if name not in LONG]:
         found = BENCHMARKS[name](options.quick)
         print_table(found)
         print(flush=True)

@@ -104,10 +104,12 @@ def facility_config(state: Path, **overrides: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def facility(directory: Path, name: str = "openfacility", state: Path | None = None) -> Iterator[Process]:
+def facility(
+    directory: Path, name: str = "openfacility", state: Path | None = None, **overrides: Any
+) -> Iterator[Process]:
     """A serving openfacility-server."""
     file = directory / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(facility_config(state or directory / name)))
+    file.write_text(yaml.safe_dump(facility_config(state or directory / name, **overrides)))
     program = Path(sys.executable).with_name("openfacility-server")
     process = Process(name, [str(program), "serve", str(file)], directory)
     try:

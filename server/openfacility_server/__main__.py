@@ -11,6 +11,7 @@ from pathlib import Path
 from openfacility_server import config as configuration
 from openfacility_server import logs
 from openfacility_server.config import Config, ConfigError
+from openfacility_server.status import description
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,11 +34,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     config = commands.add_parser("config", help="look at configurations")
     actions = config.add_subparsers(required=True, metavar="ACTION")
-    check = actions.add_parser("check", help="say whether a file is valid, and the lines that are not")
+    check = actions.add_parser(
+        "check", help="say whether a file, and the description it names, are valid, and the lines that are not"
+    )
     check.add_argument("config", type=Path)
     check.set_defaults(run=_check)
     default = actions.add_parser("default", help="print the commented default file")
     default.set_defaults(run=_default)
+    facility = actions.add_parser("facility", help="print a commented description of a facility")
+    facility.set_defaults(run=_facility)
     envoy = commands.add_parser("envoy-config", help="print Envoy's configuration for a server")
     envoy.add_argument("config", type=Path)
     envoy.add_argument("--listen", default="127.0.0.1:8080", help="where Envoy listens (default: %(default)s)")
@@ -66,13 +71,21 @@ def run(config: Config) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    configuration.load(options.config)
+    config = configuration.load(options.config)
+    description.load(config)
     print(f"{options.config}: valid")
+    if config.status.description:
+        print(f"{config.status.description}: valid")
     return 0
 
 
 def _default(_: argparse.Namespace) -> int:
     print((Path(__file__).parent / "default.yaml").read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _facility(_: argparse.Namespace) -> int:
+    print(description.EXAMPLE.read_text(encoding="utf-8"), end="")
     return 0
 
 

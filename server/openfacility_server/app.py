@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from openfacility.jobs.v1 import jobs_service_pb2
+from openfacility.status.v1 import status_service_pb2
 from opentelemetry.sdk.trace import SpanProcessor
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
@@ -44,6 +45,8 @@ from openfacility_server.paging import Pager
 from openfacility_server.rpc import add_service, methods_of
 from openfacility_server.settings import MIGRATIONS as SETTINGS_MIGRATIONS
 from openfacility_server.settings import shared_secret
+from openfacility_server.status.migrations import MIGRATIONS as STATUS_MIGRATIONS
+from openfacility_server.status.parts import StatusParts
 from openfacility_server.storage.leases import Lease
 
 _log = logging.getLogger(__name__)
@@ -52,8 +55,10 @@ _RETRY = timedelta(seconds=1)
 _LEASE_TTL = timedelta(seconds=15)
 _CANCEL_AGAIN = 0.2  # seconds
 
-MIGRATIONS = {"settings": SETTINGS_MIGRATIONS, "jobs": JOBS_MIGRATIONS}
-SERVICES: Sequence[ServiceDescriptor] = (jobs_service_pb2.DESCRIPTOR.services_by_name["JobsService"],)
+MIGRATIONS = {"settings": SETTINGS_MIGRATIONS, "jobs": JOBS_MIGRATIONS, "status": STATUS_MIGRATIONS}
+JOBS: ServiceDescriptor = jobs_service_pb2.DESCRIPTOR.services_by_name["JobsService"]
+STATUS: ServiceDescriptor = status_service_pb2.DESCRIPTOR.services_by_name["StatusService"]
+SERVICES: Sequence[ServiceDescriptor] = (JOBS, STATUS)
 
 
 class App:
@@ -102,6 +107,8 @@ class App:
         await self._start_servers(undo)
         for reconciler in self._reconcilers():
             self._run(reconciler.run())
+        for task in self._status.tasks():
+            self._run(task)
 
     def _make_hub(self) -> events.EventHub:
         settings = self.config.events
@@ -145,7 +152,7 @@ class App:
         tracing = Tracing(config.telemetry.sample_ratio, self._span_processor)
         undo.callback(tracing.close)
         self._chain = self._make_chain(access_log, tracing)
-        self._servicer = await self._make_jobs()
+        await self._make_services()
         self._grpc = self._make_grpc()
         self._http = HttpServer(self._http_deps(), listen=config.http.listen, unix_socket=config.http.unix_socket)
         await self._http.start()
@@ -181,17 +188,28 @@ class App:
             )
         )
 
-    async def _make_jobs(self) -> JobsService:
+    async def _make_services(self) -> None:
         pager = Pager(await shared_secret(self._storage, "page_tokens", Pager.new_key))
         codec = JobCodec()
         jobs = Jobs(self._storage, self._store, self._engines, codec, self.config.limits.unfinished_jobs_per_owner)
         steering = Steering(self._storage, self._store, self._engines)
-        return JobsService(jobs, steering, self._engines, self._hub, pager)
+        self._status = StatusParts(self.config, self._storage, self._hub, self._engines, pager, jobs)
+        await self._status.describe()
+        self._health.planned = self._status.planned_outages
+        self._servicers = {
+            JOBS.full_name: JobsService(jobs, steering, self._engines, self._hub, pager),
+            STATUS.full_name: self._status.servicer,
+        }
+
+    async def reload(self) -> None:
+        """Reads again what may change while the server runs: the facility's description."""
+        await self._status.reload()
 
     def _make_grpc(self) -> grpc.aio.Server:
         settings = self.config.grpc
         server = grpc.aio.server(interceptors=(self._chain,), options=_options(self.config))
-        add_service(server, SERVICES[0], self._servicer)
+        for service in SERVICES:
+            add_service(server, service, self._servicers[service.full_name])
         _add_health(server, self._health)
         reflection.add_reflection(server, [service.full_name for service in SERVICES] + ["grpc.health.v1.Health"])
         credentials = server_credentials(settings.tls) if settings.tls else None
@@ -221,11 +239,12 @@ class App:
         )
 
     def _http_health(self) -> Health:
-        components = {name: "ok" if component.up else "down" for name, component in self._health.components().items()}
+        components = {name: component.word.value for name, component in self._health.components().items()}
         return Health(ready=self._health.serving, components=components)
 
     def _watch(self, rpc: str, request: Message, metadata: Sequence[tuple[str, str]]) -> AsyncIterator[bytes]:
-        handler = getattr(self._servicer, rpc.rpartition("/")[2])
+        service, _, method = rpc.lstrip("/").partition("/")
+        handler = getattr(self._servicers[service], method)
         return self._chain.direct(rpc, handler, request, metadata, "http")
 
     def _reconcilers(self) -> Sequence[Reconciler]:
@@ -248,7 +267,10 @@ class App:
         return checks
 
     def _services(self) -> Mapping[str, tuple[str, ...]]:
-        return {SERVICES[0].full_name: tuple(f"jobs/{resource_id}" for resource_id in self._engines)}
+        return {
+            JOBS.full_name: tuple(f"jobs/{resource_id}" for resource_id in self._engines),
+            STATUS.full_name: (health.DATABASE,),
+        }
 
     # Tasks.
 

@@ -10,32 +10,33 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from openfacility_server import yamlfile
+from openfacility_server.yamlfile import Document
 
 Role = Literal["anonymous", "user", "operator", "admin"]
 # Only signatures by a private key: an issuer's public keys must never serve as an HMAC secret.
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; ``str()`` lists what to correct, a line each."""
+# What is raised for a configuration that cannot be used.
+ConfigError = yamlfile.FileError
 
 
 def _absolute(path: Path, info: ValidationInfo) -> Path:
@@ -100,6 +101,7 @@ def _refuse_duplicates(what: str, values: Iterable[str]) -> None:
 
 ConfigPath = Annotated[Path, AfterValidator(_absolute)]
 Seconds = Annotated[timedelta, AfterValidator(_positive)]
+ProbePeriod = Annotated[timedelta, Field(ge=timedelta(milliseconds=100), le=timedelta(days=1))]
 Username = Annotated[str, AfterValidator(_name)]
 Port = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s\[\]]+):\d{1,5}$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -280,6 +282,44 @@ class Jobs(Section):
         return self
 
 
+class ProbeDefaults(Section):
+    """How probes are run that say nothing else in the description."""
+
+    period: ProbePeriod = timedelta(seconds=5)
+    deadline: Seconds = timedelta(seconds=2)
+    fall: int = Field(default=2, ge=1, le=100)
+    rise: int = Field(default=2, ge=1, le=100)
+
+
+class Peer(Section):
+    """Another facility whose status is shown beside this one's."""
+
+    name: str = Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    address: Port
+    tls: bool = True
+    ca: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _ca_needs_tls(self) -> Peer:
+        if self.ca and not self.tls:
+            raise ValueError("ca needs tls")
+        return self
+
+
+class Status(Section):
+    """What is up, and how that is found out."""
+
+    description: ConfigPath | None = None
+    probe: ProbeDefaults = ProbeDefaults()
+    anonymous_history: Seconds = timedelta(days=90)
+    peers: tuple[Peer, ...] = Field(default=(), max_length=100)
+
+    @model_validator(mode="after")
+    def _unique(self) -> Status:
+        _refuse_duplicates("peer", (peer.name for peer in self.peers))
+        return self
+
+
 class Telemetry(Section):
     """Traces; metrics are always at ``/metrics`` of the HTTP listener."""
 
@@ -312,6 +352,7 @@ class Config(Section):
     limits: Limits = Limits()
     events: Events = Events()
     jobs: Jobs = Jobs()
+    status: Status = Status()
     telemetry: Telemetry = Telemetry()
     log: Log = Log()
     shutdown: Shutdown = Shutdown()
@@ -325,73 +366,13 @@ class Config(Section):
 
 def load(path: Path) -> Config:
     """Reads a configuration file. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return parse(text, path.parent, str(path))
+    return _validated(Document.read(path), path.parent)
 
 
 def parse(text: str, directory: Path, name: str = "configuration") -> Config:
     """Reads a configuration from text; relative paths are taken from ``directory``. Raises ConfigError."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{name}{line}: {getattr(error, 'problem', None) or 'is not YAML'}") from error
-    if root is not None and (problems := list(_duplicates(root))):
-        # YAML would let the last one win.
-        raise ConfigError("\n".join(f"{name}:{line}: {key}: is given twice" for line, key in problems))
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{name}: must be a mapping of sections")
-    try:
-        return Config.model_validate(tree, context={"directory": directory})
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(name, root, problem) for problem in error.errors())) from None
+    return _validated(Document(text, name), directory)
 
 
-def _duplicates(node: yaml.Node, path: str = "") -> Iterator[tuple[int, str]]:
-    """Yields line and path of every key that its mapping has before."""
-    if isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _duplicates(value, f"{path}{index}.")
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                yield key.start_mark.line + 1, f"{path}{key.value}"
-            seen.add(str(key.value))
-            yield from _duplicates(value, f"{path}{key.value}.")
-
-
-def _explain(name: str, root: yaml.Node | None, problem: Any) -> str:
-    location = problem["loc"]
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unknown key"
-    elif problem["type"].startswith("time_delta"):
-        message = "must be a duration: a number of seconds"
-    where = ".".join(str(part) for part in location) or "configuration"
-    return f"{name}:{_line(root, location)}: {where}: {message}"
-
-
-def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int:
-    """Returns the line of the deepest node on the way to ``location`` that exists, from 1."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in location:
-        found: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    found, line = value, key.start_mark.line + 1
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            found = node.value[part]
-            line = found.start_mark.line + 1
-        if found is None:
-            break
-        node = found
-    return line
+def _validated(document: Document, directory: Path) -> Config:
+    return document.validate(Config, {"directory": directory})

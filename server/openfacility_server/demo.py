@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from openfacility_server import edge, logs
 from openfacility_server.app import App
 from openfacility_server.config import Config
 from openfacility_server.serving import serve
+from openfacility_server.status import description
 
 _log = logging.getLogger(__name__)
 _LONGEST_SOCKET_DIRECTORY = 80  # of the 108 bytes that a socket's path may have
@@ -39,6 +41,7 @@ auth:
 jobs:
   resources:
     - {{id: local, engine: local}}
+status: {{description: facility.yaml}}
 """
 
 _WELCOME = """
@@ -48,6 +51,7 @@ openfacility is up. What it keeps is in {directory}/; Ctrl-C stops it, jobs run 
   JSON             http://{json}/v1/jobs
   probes, metrics  http://{http}/readyz  /metrics
   log              {directory}/server.log
+  description      {directory}/facility.yaml
   token            {token}
 
 Try, in another terminal in this directory:
@@ -117,11 +121,20 @@ def _prepare(directory: Path) -> Path:
     if not file.exists():
         names = ("user", "operator", "admin")
         tokens = {name: f"demo-{name}-{secrets.token_hex(16)}" for name in names}
+        _describe(directory)
         made = file.with_suffix(".new")
         made.touch(mode=0o600)
         made.write_text(_CONFIG.format(sockets=_sockets(directory), **tokens), encoding="utf-8")
         made.rename(file)
     return file
+
+
+def _describe(directory: Path) -> None:
+    """Writes the facility's description, the example, with Envoy where it is here."""
+    text = description.EXAMPLE.read_text(encoding="utf-8")
+    envoy = json.dumps(str(_sockets(directory) / "envoy-admin.sock"))
+    with contextlib.suppress(FileExistsError), (directory / "facility.yaml").open("x", encoding="utf-8") as file:
+        file.write(text.replace("unix_socket: run/envoy-admin.sock", f"unix_socket: {envoy}"))
 
 
 def _sockets(directory: Path) -> Path:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from grpc_health.v1 import health, health_pb2
 from prometheus_client import CollectorRegistry, Gauge
@@ -28,20 +29,37 @@ LIVENESS = "liveness"
 Check = Callable[[], Awaitable[None]]
 
 
+class Word(StrEnum):
+    """How a component is: what works, what does not, what is in a planned outage, and what was not asked yet."""
+
+    UP = "UP"
+    DOWN = "DOWN"
+    OUT_OF_SERVICE = "OUT_OF_SERVICE"
+    UNKNOWN = "UNKNOWN"
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """How one part stood when it was last asked."""
 
-    up: bool
+    word: Word
     since: datetime
     message: str = ""
+
+    @property
+    def up(self) -> bool:
+        """Whether it may be used."""
+        return self.word == Word.UP
 
 
 class HealthMonitor:
     """Asks components and tells how services stand.
 
     ``checks`` raise when a component is down; ``services`` names, per service, the components of which one must be up.
+    ``planned`` is set to what tells which components are in a planned outage, whatever their checks say.
     """
+
+    planned: Callable[[], Awaitable[Collection[str]]] | None = None
 
     def __init__(
         self, checks: Mapping[str, Check], services: Mapping[str, tuple[str, ...]], registry: CollectorRegistry
@@ -49,7 +67,7 @@ class HealthMonitor:
         self.servicer = health.aio.HealthServicer()
         self._checks = dict(checks)
         self._services = dict(services)
-        self._components: dict[str, Component] = {}
+        self._components = {name: Component(Word.UNKNOWN, datetime.now(UTC)) for name in checks}
         self._stopping = False
         self._again = asyncio.Event()
         self._gauge = Gauge("openfacility_component_up", "Whether a component works", ["component"], registry=registry)
@@ -95,15 +113,14 @@ class HealthMonitor:
 
     async def _ask_all(self) -> None:
         results = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
+        planned = await self.planned() if self.planned else ()
         for name, message in zip(self._checks, results, strict=True):
-            up = message is None
-            known = self._components.get(name)
-            if known is None or known.up != up:
-                _log.log(
-                    logging.INFO if up else logging.ERROR, "%s is %s%s", name, "up" if up else "down: ", message or ""
-                )
-                self._components[name] = Component(up, datetime.now(UTC), message or "")
-            self._gauge.labels(name).set(up)
+            word = Word.OUT_OF_SERVICE if name in planned else Word.UP if message is None else Word.DOWN
+            if self._components[name].word != word:
+                level = logging.ERROR if word == Word.DOWN else logging.INFO
+                _log.log(level, "%s is %s%s", name, word.lower(), f": {message}" if message else "")
+                self._components[name] = Component(word, datetime.now(UTC), message or "")
+            self._gauge.labels(name).set(word == Word.UP)
         if not self._stopping:
             await self._tell("", self.serving)
             for service, needed in self._services.items():

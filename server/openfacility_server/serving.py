@@ -40,8 +40,23 @@ async def serve(
     for number in signals:
         loop.add_signal_handler(number, stop)
     app = App(config, _span_processor(config))
+    reloads: set[asyncio.Task[None]] = set()
+    ready = asyncio.Event()
+
+    async def reload_when_ready() -> None:
+        await ready.wait()
+        await app.reload()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(reload_when_ready())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    # From the start: unhandled, the signal ends the process.
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await app.start()
+        ready.set()
     except (StorageError, EngineUnavailable, OSError, RuntimeError, ValueError) as error:
         _log.error("cannot start: %s", error)
         return 1
@@ -53,6 +68,8 @@ async def serve(
         if stopping:
             await stopping()
     finally:
+        for task in reloads:
+            task.cancel()
         await app.stop()
         _log.info("stopped")
         if stopped:

@@ -18,8 +18,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from openfacility.jobs.v1 import job_pb2
 from openfacility.jobs.v1 import jobs_service_pb2 as pb
+from openfacility.status.v1 import status_service_pb2 as status_pb
 
-SERVICE = "openfacility.jobs.v1.JobsService"
+SERVICES = {"JobsService": pb, "StatusService": status_pb}
 
 
 @dataclass
@@ -80,17 +81,19 @@ class ScriptedServer:
 
     async def start(self) -> None:
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        handlers: dict[str, Any] = {}
-        for method in pb.DESCRIPTOR.services_by_name["JobsService"].methods:
-            request = getattr(pb, method.input_type.name)
-            streams = method.server_streaming
-            make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
-            handlers[method.name] = make(
-                (self._stream if streams else self._unary)(method.name),
-                request_deserializer=request.FromString,
-                response_serializer=lambda message: message.SerializeToString(),
-            )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        for name, module in SERVICES.items():
+            service = module.DESCRIPTOR.services_by_name[name]
+            handlers: dict[str, Any] = {}
+            for method in service.methods:
+                request = getattr(module, method.input_type.name)
+                streams = method.server_streaming
+                make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+                handlers[method.name] = make(
+                    (self._stream if streams else self._unary)(method.name),
+                    request_deserializer=request.FromString,
+                    response_serializer=lambda message: message.SerializeToString(),
+                )
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
@@ -149,11 +152,11 @@ class Threaded:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
-        if name == "jobs":
+        if name in ("jobs", "status"):
             return Threaded(value)
         if not callable(value):
             return value
-        if name in ("watch", "logs", "list", "pages"):
+        if name in ("watch", "logs", "list", "pages", "sites", "resources", "incidents", "events"):
             return lambda *arguments, **options: ThreadedIterator(value(*arguments, **options))
         if isinstance(self, ThreadedIterator) and name == "close":
             return value

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from google.api import httpbody_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from openfacility_server.http import bindings
 from openfacility_server.http.bindings import Binding
@@ -15,6 +16,7 @@ from openfacility_server.http.bindings import Binding
 from tests.edge.answers import JSON, error
 from tests.edge.scripted import BINDINGS, Scripted
 
+HTTP_BODY = "google.api.HttpBody"
 EVERY = pytest.mark.parametrize("binding", BINDINGS, ids=lambda b: f"{b.http_method} {b.template}")
 
 
@@ -53,9 +55,39 @@ async def test_reachable(binding: Binding, client: httpx.AsyncClient, server: Sc
         assert response.headers["content-type"] == "application/x-ndjson"
         [line] = response.text.splitlines()
         assert isinstance(json.loads(line), dict)
+    elif binding.output_type == HTTP_BODY:
+        assert response.content == b""
     else:
         assert response.headers["content-type"] == "application/json"
         assert isinstance(response.json(), dict)
+
+
+async def test_a_body_of_another_type(client: httpx.AsyncClient, server: Scripted) -> None:
+    calendar = b"BEGIN:VCALENDAR\r\nSUMMARY:\xc3\xbc\r\nEND:VCALENDAR\r\n"
+
+    async def answer(request: Any, context: Any) -> httpbody_pb2.HttpBody:
+        del request, context
+        return httpbody_pb2.HttpBody(content_type="text/calendar; charset=utf-8", data=calendar)
+
+    server.handlers["ExportCalendar"] = answer
+    params = [("resource_ids", "a"), ("resource_ids", "b"), ("from", "2026-01-01T00:00:00Z")]
+    response = await client.get("/v1/incidents:exportCalendar", params=params)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/calendar; charset=utf-8"
+    assert response.content == calendar
+    [call] = server.calls
+    assert list(call.request.resource_ids) == ["a", "b"]
+    assert getattr(call.request, "from").ToJsonString() == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00", "2026-01-01", "yesterday", "1767225600"])
+async def test_a_time_without_a_zone(time: str, client: httpx.AsyncClient, server: Scripted) -> None:
+    for path, field in (("/v1/events", "from"), ("/v1/resources/a:checkAvailability", "start_time")):
+        body = error(await client.get(path, params={field: time}), 400, 3, "WRONG_TYPE")
+        assert field in body["message"]
+    response = await client.post("/v1/incidents", json={"incident": {"startTime": time}})
+    assert "incident.start_time" in error(response, 400, 3, "WRONG_TYPE")["message"]
+    assert not server.calls
 
 
 METHODS = ("HEAD", "OPTIONS", "GET", "POST", "PUT", "PATCH", "DELETE", "TRACE")

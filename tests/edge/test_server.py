@@ -15,7 +15,7 @@ from openfacility_server import config, edge
 from openfacility_server.edge import Envoy
 
 from tests.edge.answers import error, violations
-from tests.support.server import ALICE, BOB, Server
+from tests.support.server import ALICE, BOB, OLGA, Server
 
 ECHO = {"executable": "/bin/echo", "arguments": ["hello"], "attributes": {"duration": "60s"}}
 
@@ -190,3 +190,47 @@ async def test_stop_is_said_in_the_last_line(envoy_binary: str) -> None:
 def test_config_command(front: Front) -> None:
     text = edge.rendered(config.load(Path(front.server.directory) / "config.yaml"), "0.0.0.0:8080")
     assert str(front.server.directory) in text
+
+
+async def test_life_of_an_incident(front: Front) -> None:
+    async with front.client(OLGA) as olga, front.client(None) as anyone:
+        times = {"start_time": "2031-03-01T09:00:00+01:00", "end_time": "2031-03-01T11:00:00+01:00"}
+        draft = {"type": "INCIDENT_TYPE_PLANNED", "name": "Ü pump", "status": "RESOURCE_STATUS_DOWN", **times}
+        response = await olga.post("/v1/incidents", json={"incident": {**draft, "resource_ids": ["state"]}})
+        assert response.status_code == 200, response.text
+        [incident] = response.json()["incidents"]
+        assert incident["start_time"] == "2031-03-01T08:00:00Z"
+        assert incident["impacted_resource_ids"] == ["local", "state"]
+
+        response = await anyone.get("/v1/incidents:exportCalendar", params={"resource_ids": "local"})
+        assert response.headers["content-type"] == "text/calendar; charset=utf-8"
+        assert response.text.startswith("BEGIN:VCALENDAR\r\n")
+        assert "SUMMARY:Ü pump\r\n" in response.text
+        taken = await olga.post("/v1/incidents:importCalendar", json={"calendar": response.text})
+        assert [one["id"] for one in taken.json()["incidents"]] in ([], [incident["id"]])
+
+        async with anyone.stream("GET", "/v1/status:watch", params={"resource_ids": "local"}) as lines:
+            assert lines.headers["content-type"] == "application/x-ndjson"
+            iterator = lines.aiter_lines()
+            async with asyncio.timeout(20):
+                while not (line := json.loads(await anext(iterator))).get("caught_up"):
+                    pass
+                path = f"/v1/incidents/{incident['id']}"
+                now = (await anyone.get(path)).json()
+                changed = await olga.patch(path, params={"etag": now["etag"]}, json={"name": "Ü two pumps"})
+                assert changed.status_code == 200, changed.text
+                while not (line := json.loads(await anext(iterator))).get("changes"):
+                    pass
+        assert [change["incident"]["name"] for change in line["changes"]] == ["Ü two pumps"]
+        assert (await anyone.get(path)).json() == changed.json()
+        error(await olga.patch(path, params={"etag": now["etag"]}, json={"name": "x"}), 409, 10, "ETAG_MISMATCH")
+        error(await anyone.post(f"{path}:resolve", json={"etag": "x"}), 401, 16, "SIGN_IN_REQUIRED")
+        over = await olga.post(f"{path}:resolve", json={"etag": changed.json()["etag"], "cancel": True})
+        assert over.json()["resolution"] == "RESOLUTION_CANCELLED"
+        overview = (await anyone.get("/v1/facility/overview")).json()
+        assert overview["facility"]["id"] == "test"
+        query = {"filter.resource_type": "storage", "filter.statuses": "RESOURCE_STATUS_UP"}
+        assert [one["id"] for one in (await anyone.get("/v1/resources", params=query)).json()["resources"]] == ["state"]
+        end = {"start_time": "2031-03-01T09:00:00Z", "end_time": "2031-03-01T08:00:00Z"}
+        body = error(await anyone.get("/v1/resources/local:checkAvailability", params=end), 400, 3, "INVALID_FIELD")
+        assert "end_time" in violations(body)

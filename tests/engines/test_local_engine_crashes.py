@@ -267,8 +267,8 @@ async def test_full_disk(small_disk: Path, tmp_path_factory: pytest.TempPathFact
     go = tmp_path_factory.mktemp("go") / "go"
     async with followed(small_disk) as local:
         ends = await local.submit(shell(waits_for(go, "exit 3")))
-        fills = await local.submit(shell(f"cat /dev/zero > {small_disk}/fill; sleep 1000"))
         await local.saw(ends, JobState.ACTIVE)
+        fills = await local.submit(shell(f"cat /dev/zero > {small_disk}/fill; sleep 1000"))
         await until(lambda: shutil.disk_usage(small_disk).free == 0)
         go.touch()
         assert (await local.end_of(ends)).exit_code == 3

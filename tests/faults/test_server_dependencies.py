@@ -152,7 +152,7 @@ async def test_engine_down_and_up_again(tmp_path: Path) -> None:
         await health.until(SERVING, NOT_SERVING)
         async with httpx.AsyncClient(timeout=20) as client:
             ready = await client.get(f"{server.http_url}/readyz")
-            assert (ready.status_code, ready.json()["components"]["jobs/local"]) == (200, "down")
+            assert (ready.status_code, ready.json()["components"]["jobs/local"]) == (200, "DOWN")
         assert (await alice.get(running.id)).status.state == pb.JOB_STATE_ACTIVE
         await alice.list()
         # What is only recorded is taken; it waits for the engine.

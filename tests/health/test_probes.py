@@ -162,7 +162,7 @@ async def test_http_probes(plain: Server) -> None:
             answer = await client.get(path)
             assert answer.status_code == 200
             assert answer.headers["cache-control"] == "no-store"
-            assert answer.json() == {"status": "ok", "components": {"database": "ok", "jobs/local": "ok"}}
+            assert answer.json() == {"status": "ok", "components": {"database": "UP", "jobs/local": "UP"}}
             assert (await client.post(path)).status_code == 405
 
 
@@ -212,6 +212,7 @@ async def test_grpcurl_list_and_describe(grpcurl: Path, plain: Server) -> None:
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         JOBS,
+        "openfacility.status.v1.StatusService",
     ], answer.err
     answer = await Answer.of(grpcurl, "-plaintext", plain.address, "list", JOBS)
     assert f"{JOBS}.SubmitJob" in answer.out.splitlines()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.calls import Caller
 from tests.support.server import TOKENS, Server
+from tests.support.status import StatusCaller
 
 _OPTIONS = {"alice": "--token", "bob": "--other-token", "olga": "--operator-token"}
 _CHANNEL = [
@@ -123,6 +124,35 @@ def olga(sign_in: Callable[[str], Caller]) -> Caller:
 def anonymous(sign_in: Callable[[str], Caller]) -> Caller:
     """Somebody without a token."""
     return sign_in("")
+
+
+@pytest.fixture
+async def status(facility: Facility) -> AsyncIterator[Callable[[str], StatusCaller]]:
+    """Makes callers of the Status service; ends their incidents and takes their words back after the test."""
+    made: list[StatusCaller] = []
+
+    def make(name: str) -> StatusCaller:
+        facility.caller(name)  # skips the test where there is no such caller
+        made.append(StatusCaller(facility.channel, facility.tokens.get(name), name))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        await caller.end_all()
+
+
+@pytest.fixture
+async def connect_status() -> AsyncIterator[Callable[..., StatusCaller]]:
+    """Connects callers of the Status service to a test's own server."""
+    channels: list[grpc.aio.Channel] = []
+
+    def make(server: Server, name: str = "") -> StatusCaller:
+        channels.append(grpc.aio.insecure_channel(server.address, _CHANNEL))
+        return StatusCaller(channels[-1], server.tokens.get(name), name)
+
+    yield make
+    for channel in channels:
+        await channel.close()
 
 
 @pytest.fixture

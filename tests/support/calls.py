@@ -128,6 +128,7 @@ class Caller:
         self.label = uuid.uuid4().hex
         self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {token}"),) if token else ()
         self.submitted: list[str] = []
+        self.channel = channel
         self._stub = jobs_service_pb2_grpc.JobsServiceStub(channel)
 
     # The RPCs.

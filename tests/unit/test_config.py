@@ -19,7 +19,7 @@ from openfacility_server.config import Config, ConfigError
 DEFAULT = Path(configuration.__file__).with_name("default.yaml")
 PROGRAM = Path(__file__).parents[2] / ".venv/bin/openfacility-server"
 # Settings that only an example shows, because there is none of them by default.
-_EXAMPLES = {"dev_tokens", "issuers", "certificates", "resources", "tls"}
+_EXAMPLES = {"dev_tokens", "issuers", "certificates", "resources", "tls", "peers"}
 
 
 def _sections(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
@@ -94,7 +94,7 @@ def test_examples_of_the_default_file_are_valid() -> None:
     assert changed <= {"role_groups"}, "the example shows other values than the defaults"
     (resource,) = found.jobs.resources
     assert resource == type(resource)(id=resource.id, engine="local")
-    for section, name in (("auth", "dev_tokens"), ("auth", "certificates")):
+    for section, name in (("auth", "dev_tokens"), ("auth", "certificates"), ("status", "peers")):
         (example,) = re.findall(rf"{name}: \[\].*example: (\[.*\])", DEFAULT.read_text())
         tree: dict[str, Any] = {section: {name: yaml.safe_load(example)}}
         tree["grpc"] = {"tls": {"certificate": "c", "key": "k", "client_ca": "a"}}

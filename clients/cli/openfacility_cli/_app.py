@@ -13,7 +13,7 @@ import click
 from openfacility_cli import _config
 
 if TYPE_CHECKING:
-    from openfacility_client import Client, Job, JobChange, RPCError
+    from openfacility_client import Client, RPCError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,18 +38,19 @@ class App:
     def client(self) -> Client:
         """The client, made when it is first wanted."""
         if self._client is None:
-            from openfacility_client import TLS, Client  # noqa: PLC0415 - help does not need it
-
-            values = {key: setting.value for key, setting in self.settings.items()}
-            files: dict[str, Any] = {key: Path(values[key]) for key in ("ca", "cert", "key") if key in values}
-            self._client = Client(
-                values["address"],
-                token=_token(values),
-                tls=TLS(**files) if values.get("tls", bool(files)) else False,
-                insecure=bool(values.get("insecure")),
-                timeout=values.get("timeout"),
-            )
+            self._client = make_client({key: setting.value for key, setting in self.settings.items()})
         return self._client
+
+    def facilities(self, given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Return the settings of several facilities: those given by name and address, else all profiles.
+
+        A token is only for the profile that it stands in, so that no facility gets another's.
+        """
+        if given:
+            shared = {key: value for key in ("tls", "ca", "timeout") if (value := self._options.get(key)) is not None}
+            return {name: {**shared, "address": address} for name, address in given.items()}
+        profiles = _config.load().get("profiles", {})
+        return {name: {"address": _config.DEFAULT_ADDRESS, **profile} for name, profile in profiles.items()}
 
     @property
     def live(self) -> bool:
@@ -66,7 +67,7 @@ class App:
         click.echo(text)
         sys.stdout.flush()
 
-    def json(self, value: Job | JobChange | dict[str, Any]) -> None:
+    def json(self, value: Any) -> None:
         """Print a result as one line of JSON."""
         from openfacility_client import to_json  # noqa: PLC0415 - help does not need it
 
@@ -82,6 +83,20 @@ class App:
         if delay > 1 and not self._interrupted:
             self._interrupted = True
             self.note(f"interrupted ({error.message if error else 'ended by the server'}); trying again")
+
+
+def make_client(values: Mapping[str, Any]) -> Client:
+    """Return a client with these settings."""
+    from openfacility_client import TLS, Client  # noqa: PLC0415 - help does not need it
+
+    files: dict[str, Any] = {key: Path(values[key]) for key in ("ca", "cert", "key") if key in values}
+    return Client(
+        values["address"],
+        token=_token(values),
+        tls=TLS(**files) if values.get("tls", bool(files)) else False,
+        insecure=bool(values.get("insecure")),
+        timeout=values.get("timeout"),
+    )
 
 
 pass_app = click.make_pass_decorator(App)

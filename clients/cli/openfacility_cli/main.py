@@ -10,8 +10,10 @@ Exit codes:
     130  interrupted (Ctrl-C)
     141  whoever read the output has gone
 
-`jobs wait` and `jobs submit --watch` exit as the job did: with its exit code, 128 + N after signal N, 124 at its time
-limit, 125 if it ended in any other way (canceled, lost, could not be started).
+`status check` exits with 3 if the resource is at risk, with 4 if it is not available; `status --all --once` with 69 if
+a facility does not answer. `jobs wait` and `jobs submit --watch` exit as the job did: with its exit
+code, 128 + N after signal N, 124 at its time limit, 125 if it ended in any other way (canceled, lost, could not be
+started).
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from openfacility_cli._lazy import LazyGroup
 
 _COMMANDS = {
     "jobs": ("openfacility_cli.jobs:jobs", "Submit, find, steer and follow jobs."),
+    "status": ("openfacility_cli.status:status", "See what is up, here or at several facilities."),
+    "outages": ("openfacility_cli.outages:outages", "Find out what was down, or what broke a job."),
+    "incidents": ("openfacility_cli.incidents:incidents", "Find, declare, plan and end incidents."),
     "watch": ("openfacility_cli.watch:watch_all", "Show everything as it happens."),
     "health": ("openfacility_cli.health:health", "Ask whether the service takes calls."),
     "config": ("openfacility_cli.config:config", "Show and change the settings of this command."),
@@ -61,7 +66,7 @@ _COMMANDS = {
 def cli(
     context: click.Context, /, as_json: bool, profile: str | None, **given: str | Path | float | bool | None
 ) -> None:
-    """Run jobs on a research computing facility, and see what becomes of them."""
+    """Run jobs on a research computing facility, and see what becomes of them and of it."""
     context.obj = App(given, profile=profile, as_json=as_json)
     context.call_on_close(context.obj.close)
 

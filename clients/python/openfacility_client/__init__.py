@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from openfacility_client._async.client import AsyncClient
 from openfacility_client._async.jobs import AsyncJobPager, AsyncJobs
+from openfacility_client._async.status import AsyncStatus
+from openfacility_client._async.status_streams import AsyncStatusPager, AsyncStatusWatch
 from openfacility_client._async.streams import AsyncJobOutput, AsyncJobWatch
 from openfacility_client._convert import spec_from_json, to_json
 from openfacility_client._exceptions import (
@@ -67,8 +69,37 @@ from openfacility_client._model import (
 )
 from openfacility_client._settings import TLS
 from openfacility_client._spec import FilterOptions, SpecOptions, job_filter, job_spec
+from openfacility_client._status_model import (
+    Availability,
+    AvailabilityReport,
+    Contact,
+    CurrentStatus,
+    Event,
+    Facility,
+    FacilityOverview,
+    Incident,
+    IncidentNote,
+    IncidentType,
+    Outage,
+    OutageReport,
+    PeerFacility,
+    Resolution,
+    Resource,
+    ResourceStatus,
+    Severity,
+    Site,
+    SiteOverview,
+    Span,
+    StatusChange,
+    StatusChangeType,
+    StatusCounts,
+    StatusSource,
+)
+from openfacility_client._status_requests import EventOptions, IncidentOptions, ResourceOptions
 from openfacility_client._sync.client import Client
 from openfacility_client._sync.jobs import JobPager, Jobs
+from openfacility_client._sync.status import Status
+from openfacility_client._sync.status_streams import StatusPager, StatusWatch
 from openfacility_client._sync.streams import JobOutput, JobWatch
 from openfacility_client._tokens import AsyncTokenSource, Token, TokenSource
 
@@ -82,7 +113,12 @@ __all__ = [
     "AsyncJobPager",
     "AsyncJobWatch",
     "AsyncJobs",
+    "AsyncStatus",
+    "AsyncStatusPager",
+    "AsyncStatusWatch",
     "AsyncTokenSource",
+    "Availability",
+    "AvailabilityReport",
     "Canceled",
     "ChangeType",
     "Client",
@@ -90,13 +126,23 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "Conflict",
+    "Contact",
     "Container",
+    "CurrentStatus",
     "DataLoss",
     "DeadlineExceeded",
+    "Event",
+    "EventOptions",
+    "Facility",
+    "FacilityOverview",
     "FailedPrecondition",
     "FieldViolation",
     "FilterOptions",
     "HealthStatus",
+    "Incident",
+    "IncidentNote",
+    "IncidentOptions",
+    "IncidentType",
     "Internal",
     "InvalidArgument",
     "Job",
@@ -119,13 +165,31 @@ __all__ = [
     "NotFound",
     "OpenFacilityError",
     "OutOfRange",
+    "Outage",
+    "OutageReport",
+    "PeerFacility",
     "PermissionDenied",
     "PreconditionViolation",
     "RPCError",
+    "Resolution",
+    "Resource",
     "ResourceExhausted",
+    "ResourceOptions",
     "ResourceReference",
     "ResourceSpec",
+    "ResourceStatus",
+    "Severity",
+    "Site",
+    "SiteOverview",
+    "Span",
     "SpecOptions",
+    "Status",
+    "StatusChange",
+    "StatusChangeType",
+    "StatusCounts",
+    "StatusPager",
+    "StatusSource",
+    "StatusWatch",
     "Token",
     "TokenSource",
     "Unauthenticated",

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
+from openfacility.status.v1 import status_pb2, status_service_pb2
 
+from openfacility_client import _status_model as status
 from openfacility_client._model import Job, JobChange, JobFilter, JobPage, JobSpec
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ _MESSAGES: dict[type[Any], type[Message]] = {
     JobChange: jobs_service_pb2.JobChange,
     JobPage: jobs_service_pb2.ListJobsResponse,
     JobSpec: job_pb2.JobSpec,
+    status.AvailabilityReport: status_service_pb2.CheckAvailabilityResponse,
+    status.Event: status_pb2.Event,
+    status.Facility: status_pb2.Facility,
+    status.FacilityOverview: status_service_pb2.FacilityOverview,
+    status.Incident: status_pb2.Incident,
+    status.OutageReport: status_service_pb2.FindOutagesResponse,
+    status.PeerFacility: status_service_pb2.PeerFacility,
+    status.Resource: status_pb2.Resource,
+    status.Site: status_pb2.Site,
+    status.StatusChange: status_service_pb2.StatusChange,
 }
 
 
@@ -66,7 +78,7 @@ def filter_to_proto(jobs: JobFilter) -> jobs_service_pb2.JobFilter:
     return message
 
 
-def to_json(value: Job | JobChange | JobPage | JobSpec) -> dict[str, Any]:
+def to_json(value: Any) -> dict[str, Any]:
     """Return a result as the object that the JSON API gives for it, with the field names of the contract.
 
     As everywhere in JSON made from protobuf, 64-bit integers are strings, times RFC 3339 and durations such as `"90s"`.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
 from openfacility.jobs.v1 import jobs_service_pb2_grpc
+from openfacility.status.v1 import status_service_pb2_grpc
 
 from openfacility_client._settings import Settings
 from openfacility_client._tracing import trace_channel
@@ -23,9 +25,10 @@ def open_channel(settings: Settings) -> grpc.Channel:
     return trace_channel(channel) if settings.tracing else channel
 
 
-def jobs_stub(channel: grpc.Channel) -> Any:
-    """Return the stub of the jobs service."""
-    return jobs_service_pb2_grpc.JobsServiceStub(channel)
+def open_methods(channel: grpc.Channel) -> Mapping[str, Any]:
+    """Return what calls each method of the services, by its name; no two services have one of the same name."""
+    stubs = (jobs_service_pb2_grpc.JobsServiceStub(channel), status_service_pb2_grpc.StatusServiceStub(channel))
+    return {name: method for stub in stubs for name, method in vars(stub).items()}
 
 
 def cancel(call: Any) -> None:

@@ -30,7 +30,7 @@ class Health:
     live: bool = True  # false: restart it
     ready: bool = True  # false: send no requests here now
     started: bool = True
-    components: Mapping[str, str] = field(default_factory=dict)  # "ok", or a few words that anybody may read
+    components: Mapping[str, str] = field(default_factory=dict)  # UP, DOWN, OUT_OF_SERVICE or UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

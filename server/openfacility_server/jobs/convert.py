@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import cast
 
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
 
 from openfacility_server.errors import invalid
 from openfacility_server.jobs import model
 from openfacility_server.jobs.filters import JobFilter
+from openfacility_server.wire import duration, framed, moment, span, timestamp
 
 _RESOURCE_FIELDS = (
     "node_count",
@@ -36,31 +36,8 @@ _PLAIN_SPEC_FIELDS = (
     "launcher",
     "hold",
 )
-_MICROSECOND = timedelta(microseconds=1)
 # What a Timestamp may hold: 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
-
-
-def timestamp(moment: datetime) -> timestamp_pb2.Timestamp:
-    """Returns a time as a Timestamp, exact to the microsecond."""
-    micros = (moment - datetime.fromtimestamp(0, UTC)) // _MICROSECOND
-    return timestamp_pb2.Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
-
-
-def moment(stamp: timestamp_pb2.Timestamp) -> datetime:
-    """Returns a Timestamp as a time, cut to the microsecond."""
-    return datetime.fromtimestamp(stamp.seconds, UTC) + timedelta(microseconds=stamp.nanos // 1000)
-
-
-def duration(span: timedelta) -> duration_pb2.Duration:
-    """Returns a span as a Duration."""
-    micros = span // _MICROSECOND
-    return duration_pb2.Duration(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
-
-
-def span(length: duration_pb2.Duration) -> timedelta:
-    """Returns a Duration as a span, cut to the microsecond."""
-    return timedelta(seconds=length.seconds, microseconds=length.nanos // 1000)
 
 
 def spec_from_pb(pb: job_pb2.JobSpec) -> model.JobSpec:
@@ -309,22 +286,3 @@ class JobCodec:
         kind = jobs_service_pb2.JobChange.TYPE_CREATED if created else jobs_service_pb2.JobChange.TYPE_UPDATED
         head = jobs_service_pb2.JobChange(type=kind, revision=revision).SerializeToString()
         return head + framed(3, job)
-
-
-def framed(number: int, data: bytes) -> bytes:
-    """Returns a serialized message as field ``number`` (1 to 15) of another message."""
-    return bytes((number << 3 | 2,)) + _varint(len(data)) + data
-
-
-def frames(number: int, messages: Iterable[bytes]) -> bytes:
-    """Returns serialized messages as the repeated field ``number`` (1 to 15) of another message."""
-    return b"".join(framed(number, data) for data in messages)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

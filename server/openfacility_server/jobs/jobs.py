@@ -14,10 +14,10 @@ from datetime import UTC, datetime, timedelta
 from openfacility_server.auth.principal import Principal
 from openfacility_server.errors import InvalidArgument, NotFound, ResourceExhausted, Violation, invalid
 from openfacility_server.idempotency import Mutation, mutate
+from openfacility_server.ids import IdMaker
 from openfacility_server.jobs import lifecycle
 from openfacility_server.jobs.engines import JobEngine
 from openfacility_server.jobs.filters import JobFilter, may_see, owner_seen_by
-from openfacility_server.jobs.ids import IdMaker
 from openfacility_server.jobs.model import (
     ArrayCounts,
     Job,

@@ -25,6 +25,7 @@ from openfacility_server.jobs.steering import UPDATABLE, Steering
 from openfacility_server.jobs.store import Stored
 from openfacility_server.jobs.watching import Snapshot, watch_jobs
 from openfacility_server.paging import Pager, page_size
+from openfacility_server.wire import framed
 
 _Stderr = jobs_service_pb2.ReadJobOutputRequest.STREAM_STDERR
 _SNAPSHOT_HEAD = jobs_service_pb2.JobChange(type=jobs_service_pb2.JobChange.TYPE_SNAPSHOT).SerializeToString()
@@ -156,7 +157,7 @@ def _mutation(request: Message) -> Mutation:
 
 def _snapshot_change(job: Stored) -> bytes:
     revision = jobs_service_pb2.JobChange(revision=job.revision).SerializeToString()
-    return _SNAPSHOT_HEAD + revision + convert.framed(3, job.message)
+    return _SNAPSHOT_HEAD + revision + framed(3, job.message)
 
 
 def _watch_tail(batch: Batch) -> bytes:

@@ -9,6 +9,7 @@ from typing import Self
 
 from openfacility_client import _tracing
 from openfacility_client._async.jobs import AsyncJobs
+from openfacility_client._async.status import AsyncStatus
 from openfacility_client._async.transport import AsyncTransport
 from openfacility_client._model import HealthStatus
 from openfacility_client._settings import TLS, make_settings
@@ -29,6 +30,8 @@ class AsyncClient:
 
     jobs: AsyncJobs
     """Jobs: submit, find, steer and follow them."""
+    status: AsyncStatus
+    """The facility's status: what is up, what will be, and what broke a job."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class AsyncClient:
         """What it connects to."""
         self._transport = AsyncTransport(settings, token)
         self.jobs = AsyncJobs(self._transport)
+        self.status = AsyncStatus(self._transport)
 
     async def health(self, service: str = "", *, timeout: timedelta | float | None = None) -> HealthStatus:
         """Ask whether the server, or one service of it, takes calls. Needs no token.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -54,6 +54,8 @@ class AsyncResumingStream(AsyncIterator[Item], Generic[Item]):
         self._token: Token | None = None
         self._closed = False
         self._alarm = Alarm()
+        self.last_contact: datetime | None = None
+        """When the server last said something, if only that nothing happens; None before it has."""
 
     def __aiter__(self) -> Self:
         """Return this very stream."""
@@ -112,6 +114,7 @@ class AsyncResumingStream(AsyncIterator[Item], Generic[Item]):
                 raise ClientClosed("the client was closed while a stream was being read") from None
         else:
             self._recovery.succeeded()
+            self.last_contact = datetime.now(UTC)
             self._ready.extend(self._cursor.accept(response))
 
     async def _dial(self) -> None:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import grpc
 
-from openfacility_client._aio import Alarm, jobs_stub, open_channel
+from openfacility_client._aio import Alarm, open_channel, open_methods
 from openfacility_client._async.tokens import AsyncTokens
 from openfacility_client._exceptions import ClientClosed, ResourceExhausted, RPCError, Unauthenticated
 from openfacility_client._health import HEALTH_CHECK, health_request, health_status
@@ -30,13 +31,13 @@ class AsyncTransport:
         self.settings = settings
         self.tokens = AsyncTokens(token)
         self._channel: Any = None
-        self._stub: Any = None
+        self._methods: Mapping[str, Any] = {}
         self._closed = False
 
     async def close(self) -> None:
         """Close the connection. Calls that go on are canceled."""
         self._closed = True
-        channel, self._channel, self._stub = self._channel, None, None
+        channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
 
@@ -92,12 +93,12 @@ class AsyncTransport:
 
     def _method(self, name: str) -> Any:
         self._open()
-        return getattr(self._stub, name)
+        return self._methods[name]
 
     def _open(self) -> Any:
         if self._closed:
             raise ClientClosed("the client is closed")
         if self._channel is None:
             self._channel = open_channel(self.settings)
-            self._stub = jobs_stub(self._channel)
+            self._methods = open_methods(self._channel)
         return self._channel

@@ -11,6 +11,7 @@ from openfacility_client import _tracing
 from openfacility_client._model import HealthStatus
 from openfacility_client._settings import TLS, make_settings
 from openfacility_client._sync.jobs import Jobs
+from openfacility_client._sync.status import Status
 from openfacility_client._sync.transport import Transport
 from openfacility_client._tokens import TokenSource
 
@@ -29,6 +30,8 @@ class Client:
 
     jobs: Jobs
     """Jobs: submit, find, steer and follow them."""
+    status: Status
+    """The facility's status: what is up, what will be, and what broke a job."""
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Client:
         """What it connects to."""
         self._transport = Transport(settings, token)
         self.jobs = Jobs(self._transport)
+        self.status = Status(self._transport)
 
     def health(self, service: str = "", *, timeout: timedelta | float | None = None) -> HealthStatus:
         """Ask whether the server, or one service of it, takes calls. Needs no token.

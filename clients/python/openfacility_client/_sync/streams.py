@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -55,6 +55,8 @@ class ResumingStream(Iterator[Item], Generic[Item]):
         self._token: Token | None = None
         self._closed = False
         self._alarm = Alarm()
+        self.last_contact: datetime | None = None
+        """When the server last said something, if only that nothing happens; None before it has."""
 
     def __iter__(self) -> Self:
         """Return this very stream."""
@@ -113,6 +115,7 @@ class ResumingStream(Iterator[Item], Generic[Item]):
                 raise ClientClosed("the client was closed while a stream was being read") from None
         else:
             self._recovery.succeeded()
+            self.last_contact = datetime.now(UTC)
             self._ready.extend(self._cursor.accept(response))
 
     def _dial(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from openfacility_client._model import HealthStatus
 from openfacility_client._settings import Settings
 from openfacility_client._status import to_exception
 from openfacility_client._sync.tokens import Tokens
-from openfacility_client._threads import Alarm, jobs_stub, open_channel
+from openfacility_client._threads import Alarm, open_channel, open_methods
 from openfacility_client._timing import Deadline
 from openfacility_client._tokens import Token, TokenSource
 
@@ -30,13 +31,13 @@ class Transport:
         self.settings = settings
         self.tokens = Tokens(token)
         self._channel: Any = None
-        self._stub: Any = None
+        self._methods: Mapping[str, Any] = {}
         self._closed = False
 
     def close(self) -> None:
         """Close the connection. Calls that go on are canceled."""
         self._closed = True
-        channel, self._channel, self._stub = self._channel, None, None
+        channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
 
@@ -92,12 +93,12 @@ class Transport:
 
     def _method(self, name: str) -> Any:
         self._open()
-        return getattr(self._stub, name)
+        return self._methods[name]
 
     def _open(self) -> Any:
         if self._closed:
             raise ClientClosed("the client is closed")
         if self._channel is None:
             self._channel = open_channel(self.settings)
-            self._stub = jobs_stub(self._channel)
+            self._methods = open_methods(self._channel)
         return self._channel

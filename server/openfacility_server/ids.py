@@ -1,4 +1,4 @@
-"""Ids of jobs: short, lower-case, and in the order of their making."""
+"""Ids: short, lower-case, and in the order of their making."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Status: what is up, what will be, and what broke a job."""

@@ -1,0 +1,15 @@
+"""The steps that make the tables of the Status domain. A released step is never changed; add another one."""
+
+from __future__ import annotations
+
+from openfacility_server.status.store import INDEXES, TABLES
+from openfacility_server.storage import Migration, Tx
+
+
+def _create(tx: Tx) -> None:
+    tx.create_tables(*TABLES)
+    for statement in INDEXES:
+        tx.run(statement)
+
+
+MIGRATIONS = (Migration(1, _create),)
