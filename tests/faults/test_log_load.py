@@ -98,7 +98,7 @@ async def test_when_half_of_them_stop_reading_memory_is_bounded_and_nothing_is_l
     for watcher in stalled:
         assert (await anext(watcher)).caught_up
 
-    total, size = 3_000, 10_000
+    total, size = 6_000, 10_000
     counted = [Counted() for _ in readers]
     tasks = [asyncio.create_task(each.follow(watcher, total)) for each, watcher in zip(counted, readers, strict=True)]
 
@@ -115,8 +115,8 @@ async def test_when_half_of_them_stop_reading_memory_is_bounded_and_nothing_is_l
         await asyncio.gather(*tasks)
     assert all(each.count == total for each in counted)
     assert hub.ring.bytes <= 2 * MIB
-    # 25 MB were written; half of that would be there if anybody kept what the stalled ones did not read.
-    assert grown < 12 * MIB, f"memory grew by {grown / MIB:.1f} MiB"
+    # 55 MB were written, and would be there if anybody kept what the stalled ones did not read.
+    assert grown < 30 * MIB, f"memory grew by {grown / MIB:.1f} MiB"
 
     truth = await log_entries(storage)
     async with asyncio.timeout(DEADLINE_S):

@@ -302,7 +302,7 @@ async def test_a_revision_from_the_future_is_refused(alice: Caller, single: bool
         with refused("OUT_OF_RANGE", "REVISION_OUT_OF_RANGE") as error:
             async with alice.watch(after_revision=revision, **what) as watch:
                 await watch.next()
-        assert int(error.metadata["current_revision"]) == before.revision
+        assert int(error.metadata["current_revision"]) >= before.revision
         assert 0 <= int(error.metadata["oldest_revision"]) <= before.revision
         assert "list again" in error.message
     assert await alice.seen() == before
