@@ -35,7 +35,7 @@ _DETAILS = {
 # What only the inside of the server has: class names, tracebacks, SQL, places in memory and on its disk.
 _INSIDE = re.compile(
     r"Traceback|\w+(Error|Exception)\b|\bpeewee\b|sqlite|psycopg|\bSELECT\b|\bINSERT\b|\bUPDATE job\b| object at |"
-    r"\.py\b|/work/|/tmp/|/usr/|/var/|_pb2|\bNone\b|<class"
+    r"\.py\b|/tmp/|/usr/|/var/|_pb2|\bNone\b|<class"
 )
 
 

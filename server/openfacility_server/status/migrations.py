@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openfacility_server.status.store import INDEXES, TABLES
+from openfacility_server.status.tables import INDEXES, TABLES
 from openfacility_server.storage import Migration, Tx
 
 
