@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
@@ -34,12 +35,18 @@ def span(length: duration_pb2.Duration) -> timedelta:
 
 def framed(number: int, data: bytes) -> bytes:
     """Returns a serialized message as field ``number`` (1 to 15) of another message."""
-    return bytes((number << 3 | 2,)) + _varint(len(data)) + data
+    return _head(number, len(data)) + data
 
 
 def frames(number: int, messages: Iterable[bytes]) -> bytes:
     """Returns serialized messages as the repeated field ``number`` (1 to 15) of another message."""
-    return b"".join(framed(number, data) for data in messages)
+    return b"".join([piece for message in messages for piece in (_head(number, len(message)), message)])
+
+
+# A list has a hundred messages of a few lengths.
+@lru_cache(maxsize=4096)
+def _head(number: int, length: int) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(length)
 
 
 def _varint(value: int) -> bytes:

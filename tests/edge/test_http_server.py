@@ -104,7 +104,7 @@ async def test_stop_ends_event_streams_quickly(alone: Upstream, tcp: httpx.Async
         await stopping
         assert time.monotonic() - started < 1
         assert "event: error" in rest
-        assert any('"reason":"STOPPING"' in line for line in rest)
+        assert any('"reason":"SERVER_STOPPING"' in line for line in rest)
 
 
 async def test_socket_file(alone: Upstream) -> None:

@@ -106,7 +106,7 @@ async def test_denials(kind: str) -> None:
         assert_silent(error)
         error = await rig.fails(kind, "ok", metadata=_as(USER) + _as(OPERATOR))
         assert error.code() is Code.UNAUTHENTICATED
-        assert error_info(error).reason == "TOKEN_MALFORMED"
+        assert error_info(error).reason == "TOKEN_SEVERAL"
         assert rig.service.begun.is_set() is False
         assert await rig.invoke(f"Guarded{kind}", "ok", metadata=_as(OPERATOR)) == [Note(text="ok")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -75,7 +76,7 @@ class FacilityState(Protocol):
         """Say whether it answers, or since when it does not."""
 
 
-class _Display:
+class _Display(ABC):
     """Shows what `_render` gives, which is asked for from here on."""
 
     def __init__(self) -> None:
@@ -94,8 +95,9 @@ class _Display:
         """Leave the last picture on the screen."""
         self._live.stop()
 
+    @abstractmethod
     def _render(self) -> RenderableType:
-        raise NotImplementedError
+        """Make the picture."""
 
 
 class FacilityDisplay(_Display):

@@ -138,7 +138,7 @@ class ServerSentEvents:
                 if pending not in done:
                     if stopping in done:
                         text = "the server is stopping; connect again"
-                        yield _failure(errors.Unavailable("STOPPING", text, timedelta(seconds=1)), request_id)
+                        yield _failure(errors.Unavailable("SERVER_STOPPING", text, timedelta(seconds=1)), request_id)
                         return
                     yield ":\n\n"
                     continue

@@ -26,6 +26,7 @@ from opentelemetry.trace import Span
 
 from openfacility_server.auth.access import AccessTable
 from openfacility_server.auth.authenticator import Authenticator
+from openfacility_server.auth.reasons import refuse
 from openfacility_server.auth.tls import certificate_names
 from openfacility_server.errors import DeadlineExceeded, Error, Internal, Unauthenticated, invalid, to_status
 from openfacility_server.interceptors.access_log import AccessLog
@@ -100,7 +101,7 @@ class Chain(AsyncServerInterceptor):
         """Establishes who calls and whether they may. Raises Error."""
         stages = self._stages
         if len(call.authorizations) > 1:
-            raise Unauthenticated("TOKEN_MALFORMED", "the call has more than one authorization; send one")
+            raise refuse("TOKEN_SEVERAL")
         authorization = call.authorizations[0] if call.authorizations else None
         principal = stages.authenticator.cached(authorization) if authorization else None
         if principal is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from google.protobuf import field_mask_pb2
@@ -13,7 +13,6 @@ from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
 from openfacility_server.auth.principal import Principal
 from openfacility_server.errors import FailedPrecondition, InvalidArgument, Violation, invalid
 from openfacility_server.events import Batch, EventHub
-from openfacility_server.events.event import frame_head
 from openfacility_server.idempotency import Mutation, mutation
 from openfacility_server.interceptors.call import current_call
 from openfacility_server.jobs import convert
@@ -25,12 +24,10 @@ from openfacility_server.jobs.steering import UPDATABLE, Steering
 from openfacility_server.jobs.store import Stored
 from openfacility_server.jobs.watching import Snapshot, watch_jobs
 from openfacility_server.paging import Pager, page_size
-from openfacility_server.wire import framed
+from openfacility_server.wire import framed, frames
 
 _Stderr = jobs_service_pb2.ReadJobOutputRequest.STREAM_STDERR
 _SNAPSHOT_HEAD = jobs_service_pb2.JobChange(type=jobs_service_pb2.JobChange.TYPE_SNAPSHOT).SerializeToString()
-# Messages of a list are of few lengths.
-_head = lru_cache(maxsize=4096)(frame_head)
 # Set by the service: harmless in an update's mask.
 _OUTPUT_FIELDS = {field.name for field in job_pb2.Job.DESCRIPTOR.fields} - {"spec"}
 
@@ -56,7 +53,7 @@ class JobsService:
             Submission(one.resource_id, convert.spec_from_pb(one.spec), f"jobs[{index}].")
             for index, one in enumerate(request.jobs)
         ]
-        return await self._jobs.submit(_caller(), submissions, _mutation(request), _repeated)
+        return await self._jobs.submit(_caller(), submissions, _mutation(request), partial(frames, 1))
 
     async def GetJob(self, request: jobs_service_pb2.GetJobRequest, context: object) -> bytes:
         return await self._jobs.get(_caller(), request.job_id)
@@ -69,7 +66,7 @@ class JobsService:
         page = await self._jobs.list(caller, filter_, start, page_size(request.page_size))
         token = self._pager.seal(page.next, query, caller.username) if page.next else ""
         tail = jobs_service_pb2.ListJobsResponse(next_page_token=token, revision=page.revision)
-        return _repeated(job.message for job in page.jobs) + tail.SerializeToString()
+        return frames(1, (job.message for job in page.jobs)) + tail.SerializeToString()
 
     async def UpdateJob(self, request: jobs_service_pb2.UpdateJobRequest, context: object) -> bytes:
         paths = _paths(request)
@@ -107,7 +104,7 @@ class JobsService:
         after = request.after_revision if request.HasField("after_revision") else None
         async for part in watch_jobs(self._jobs, self._hub, caller, filter_, after, not request.skip_snapshot):
             if isinstance(part, Snapshot):
-                yield _repeated(map(_snapshot_change, part.jobs))
+                yield frames(1, map(_snapshot_change, part.jobs))
                 continue
             yield part.frames + _watch_tail(part)
             if single and await self._ended(caller, single, part):
@@ -139,11 +136,6 @@ class JobsService:
 
         async for piece in read_output(job_id, request.offset, request.follow, locate, ended):
             yield jobs_service_pb2.ReadJobOutputResponse(data=piece.data, offset=piece.offset, end=piece.end)
-
-
-def _repeated(messages: Iterable[bytes]) -> bytes:
-    """Returns serialized messages as the repeated field 1 of another message."""
-    return b"".join([piece for message in messages for piece in (_head(len(message)), message)])
 
 
 def _caller() -> Principal:
