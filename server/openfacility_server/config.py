@@ -269,10 +269,56 @@ class LocalJobs(Section):
     spool: ConfigPath | None = None
 
 
+class SlurmRest(Section):
+    """How slurmrestd is reached. The key signs a token for each user: who can read it has root's power over jobs."""
+
+    unix_socket: ConfigPath | None = None
+    url: str | None = Field(default=None, pattern=r"^https?://[^/?#]+$")
+    jwt_key: ConfigPath
+
+    @model_validator(mode="after")
+    def _one_place(self) -> SlurmRest:
+        if (self.unix_socket is None) == (self.url is None):
+            raise ValueError("needs unix_socket or url, and not both")
+        return self
+
+
+class SlurmJobs(Section):
+    """A compute resource that is a Slurm cluster."""
+
+    id: Identifier
+    engine: Literal["slurm"]
+    cluster: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,40}$")
+    conf: ConfigPath | None = None
+    rest: SlurmRest | None = None
+    sudo: bool = False
+    users: dict[str, str] = Field(default_factory=dict)
+    min_uid: int = Field(default=1000, ge=0)
+    operator: str | None = None
+    events: ConfigPath | None = None
+    controller_log: ConfigPath | None = None
+    reconcile: Seconds = timedelta(seconds=15)
+    timeout: Seconds = timedelta(seconds=4)
+    history: Seconds = timedelta(days=7)
+    external_jobs: bool = True
+    environment: dict[str, str] = Field(default_factory=dict)
+    launchers: dict[str, str] = Field(default_factory=dict)
+    container: str | None = None
+    preload: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> SlurmJobs:
+        _refuse_duplicates("operating system user", self.users.values())
+        return self
+
+
+Resource = Annotated[LocalJobs | SlurmJobs, Field(discriminator="engine")]
+
+
 class Jobs(Section):
     """Compute resources. The first one is the default."""
 
-    resources: tuple[LocalJobs, ...] = ()
+    resources: tuple[Resource, ...] = ()
 
     @model_validator(mode="after")
     def _unique(self) -> Jobs:

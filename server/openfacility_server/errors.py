@@ -156,6 +156,20 @@ class ResourceExhausted(_Retryable):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class QuotaExceeded(Error):
+    """More than is granted: repeating the call helps only when something else has changed."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def __init__(self, reason: str, text: str, subject: str = "", metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason, text, metadata)
+        self.subject = subject
+
+    def details(self) -> Sequence[message.Message]:
+        violation = error_details_pb2.QuotaFailure.Violation(subject=self.subject, description=self.text)
+        return (error_details_pb2.QuotaFailure(violations=[violation]),)
+
+
 class Unavailable(_Retryable):
     """Not now: retry the same call."""
 

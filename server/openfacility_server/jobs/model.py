@@ -49,6 +49,20 @@ class JobReason(IntEnum):
     CANCELED_BY_OPERATOR = 15
     DEPENDENCY_NEVER_SATISFIED = 16
     ARRAY_ELEMENTS = 17
+    BEGIN_TIME = 18
+    RESERVATION = 19
+    LICENSES = 20
+    NODES_UNAVAILABLE = 21
+    QUEUE_UNAVAILABLE = 22
+    LIMIT = 23
+    ALLOCATION_EXHAUSTED = 24
+    NEVER_STARTS = 25
+    NODE_FAILED = 26
+    PREEMPTED = 27
+    DEADLINE = 28
+    SUSPENDED = 29
+    REQUEUED = 30
+    OTHER = 31
 
 
 class DependencyCondition(IntEnum):
@@ -160,6 +174,8 @@ class JobStatus:
     message: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    engine_reason: str = ""
+    expected_start: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +229,8 @@ class Job:
     array_index: int | None = None
     array_counts: ArrayCounts | None = None
     cancel_requested: bool = False
+    external: bool = False
+    nodes: str = ""
     revision: int = 0
 
     @property

@@ -137,6 +137,34 @@ const (
 	JobReason_JOB_REASON_DEPENDENCY_NEVER_SATISFIED JobReason = 16
 	// FAILED or CANCELED, array job: some of its elements ended so; the counts say how many.
 	JobReason_JOB_REASON_ARRAY_ELEMENTS JobReason = 17
+	// QUEUED: not to start before a certain time, which it or the batch system set.
+	JobReason_JOB_REASON_BEGIN_TIME JobReason = 18
+	// QUEUED: the reservation it asked for has not begun, or has no room.
+	JobReason_JOB_REASON_RESERVATION JobReason = 19
+	// QUEUED: the software licences it needs are in use.
+	JobReason_JOB_REASON_LICENSES JobReason = 20
+	// QUEUED: nodes it needs are down, drained or reserved for others.
+	JobReason_JOB_REASON_NODES_UNAVAILABLE JobReason = 21
+	// QUEUED: its queue is closed at present.
+	JobReason_JOB_REASON_QUEUE_UNAVAILABLE JobReason = 22
+	// QUEUED: its owner, project, QOS or queue has as much running as it may.
+	JobReason_JOB_REASON_LIMIT JobReason = 23
+	// QUEUED: its project has not enough of its allocation left.
+	JobReason_JOB_REASON_ALLOCATION_EXHAUSTED JobReason = 24
+	// QUEUED: as it is, it will never start; change or cancel it.
+	JobReason_JOB_REASON_NEVER_STARTS JobReason = 25
+	// FAILED: a node it ran on failed.
+	JobReason_JOB_REASON_NODE_FAILED JobReason = 26
+	// FAILED: had to make room for another job.
+	JobReason_JOB_REASON_PREEMPTED JobReason = 27
+	// FAILED: could not end before its deadline.
+	JobReason_JOB_REASON_DEADLINE JobReason = 28
+	// ACTIVE: stopped for the time being by an operator or the batch system; it keeps its nodes.
+	JobReason_JOB_REASON_SUSPENDED JobReason = 29
+	// QUEUED or HELD: ran before, and was put back to start anew.
+	JobReason_JOB_REASON_REQUEUED JobReason = 30
+	// QUEUED: the batch system has a reason that has no word here; `status.engine_reason` and `status.message` have its own.
+	JobReason_JOB_REASON_OTHER JobReason = 31
 )
 
 // Enum value maps for JobReason.
@@ -160,6 +188,20 @@ var (
 		15: "JOB_REASON_CANCELED_BY_OPERATOR",
 		16: "JOB_REASON_DEPENDENCY_NEVER_SATISFIED",
 		17: "JOB_REASON_ARRAY_ELEMENTS",
+		18: "JOB_REASON_BEGIN_TIME",
+		19: "JOB_REASON_RESERVATION",
+		20: "JOB_REASON_LICENSES",
+		21: "JOB_REASON_NODES_UNAVAILABLE",
+		22: "JOB_REASON_QUEUE_UNAVAILABLE",
+		23: "JOB_REASON_LIMIT",
+		24: "JOB_REASON_ALLOCATION_EXHAUSTED",
+		25: "JOB_REASON_NEVER_STARTS",
+		26: "JOB_REASON_NODE_FAILED",
+		27: "JOB_REASON_PREEMPTED",
+		28: "JOB_REASON_DEADLINE",
+		29: "JOB_REASON_SUSPENDED",
+		30: "JOB_REASON_REQUEUED",
+		31: "JOB_REASON_OTHER",
 	}
 	JobReason_value = map[string]int32{
 		"JOB_REASON_UNSPECIFIED":                0,
@@ -180,6 +222,20 @@ var (
 		"JOB_REASON_CANCELED_BY_OPERATOR":       15,
 		"JOB_REASON_DEPENDENCY_NEVER_SATISFIED": 16,
 		"JOB_REASON_ARRAY_ELEMENTS":             17,
+		"JOB_REASON_BEGIN_TIME":                 18,
+		"JOB_REASON_RESERVATION":                19,
+		"JOB_REASON_LICENSES":                   20,
+		"JOB_REASON_NODES_UNAVAILABLE":          21,
+		"JOB_REASON_QUEUE_UNAVAILABLE":          22,
+		"JOB_REASON_LIMIT":                      23,
+		"JOB_REASON_ALLOCATION_EXHAUSTED":       24,
+		"JOB_REASON_NEVER_STARTS":               25,
+		"JOB_REASON_NODE_FAILED":                26,
+		"JOB_REASON_PREEMPTED":                  27,
+		"JOB_REASON_DEADLINE":                   28,
+		"JOB_REASON_SUSPENDED":                  29,
+		"JOB_REASON_REQUEUED":                   30,
+		"JOB_REASON_OTHER":                      31,
 	}
 )
 
@@ -287,7 +343,8 @@ type JobSpec struct {
 	Script string `protobuf:"bytes,4,opt,name=script,proto3" json:"script,omitempty"`
 	// Absolute path of a script on the resource where the job runs; it must exist and be executable at submission.
 	ScriptPath string `protobuf:"bytes,5,opt,name=script_path,json=scriptPath,proto3" json:"script_path,omitempty"`
-	// Absolute path of the working directory. Empty: a new directory of the job's own.
+	// Absolute path of the working directory. Empty: a new directory of the job's own on the `local` engine, the user's home
+	// on a batch system.
 	Directory string `protobuf:"bytes,6,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Whether the job starts from the engine's environment or from an empty one. Unset means true.
 	InheritEnvironment *bool `protobuf:"varint,7,opt,name=inherit_environment,json=inheritEnvironment,proto3,oneof" json:"inherit_environment,omitempty"`
@@ -296,7 +353,8 @@ type JobSpec struct {
 	// File to read standard input from, absolute or relative to the directory. Empty: no input.
 	StdinPath string `protobuf:"bytes,9,opt,name=stdin_path,json=stdinPath,proto3" json:"stdin_path,omitempty"`
 	// File to write standard output to, absolute or relative to the directory; overwritten. `%j` is the job id, `%A` the
-	// array's job id, `%a` the array index, `%x` the name, `%%` a percent sign. Empty: a file of the job's own.
+	// array's job id, `%a` the array index, `%x` the name, `%%` a percent sign. On a batch system the ids are its own
+	// (`native_id`) and its other patterns hold as well. Empty: a file of the job's own.
 	StdoutPath string `protobuf:"bytes,10,opt,name=stdout_path,json=stdoutPath,proto3" json:"stdout_path,omitempty"`
 	// As `stdout_path`, for standard error. The same path as `stdout_path` merges the two.
 	StderrPath string `protobuf:"bytes,11,opt,name=stderr_path,json=stderrPath,proto3" json:"stderr_path,omitempty"`
@@ -308,8 +366,8 @@ type JobSpec struct {
 	PreLaunch string `protobuf:"bytes,14,opt,name=pre_launch,json=preLaunch,proto3" json:"pre_launch,omitempty"`
 	// Absolute path of a script that runs after the program, whatever its end.
 	PostLaunch string `protobuf:"bytes,15,opt,name=post_launch,json=postLaunch,proto3" json:"post_launch,omitempty"`
-	// How the processes are started: `single` (once) or `multiple` (`process_count` times); an engine may know more.
-	// Empty means `single`.
+	// How the processes are started: `single` (once) or `multiple` (`process_count` times); a batch system also knows
+	// `srun` and what its operators have configured. Empty means `single`.
 	Launcher string `protobuf:"bytes,16,opt,name=launcher,proto3" json:"launcher,omitempty"`
 	// Container to run in. Engines without containers refuse it.
 	Container *Container `protobuf:"bytes,17,opt,name=container,proto3" json:"container,omitempty"`
@@ -969,7 +1027,15 @@ type Job struct {
 	// Version for `UpdateJobRequest.etag`.
 	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
 	// Revision of its last change in the event log.
-	Revision      int64 `protobuf:"varint,18,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,18,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When this was last compared with what the engine says. Set in the answer of `GetJob`; for lists see
+	// `ListJobsResponse.observe_times`.
+	ObserveTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
+	// Submitted around this service, for instance with `sbatch` on a login node, and found in the batch system. Its `spec`
+	// has what the batch system tells: name, queue, project, directory, output files, resources, time limit.
+	External bool `protobuf:"varint,20,opt,name=external,proto3" json:"external,omitempty"`
+	// Nodes that it runs or ran on, in the batch system's notation, such as `n[1-4]`.
+	Nodes         string `protobuf:"bytes,21,opt,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1130,6 +1196,27 @@ func (x *Job) GetRevision() int64 {
 	return 0
 }
 
+func (x *Job) GetObserveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveTime
+	}
+	return nil
+}
+
+func (x *Job) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
+func (x *Job) GetNodes() string {
+	if x != nil {
+		return x.Nodes
+	}
+	return ""
+}
+
 // How a job stands.
 type JobStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1142,9 +1229,15 @@ type JobStatus struct {
 	// Exit code of the program, when it ended by itself.
 	ExitCode *int32 `protobuf:"varint,4,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
 	// Signal that ended the program, when one did.
-	Signal        *int32 `protobuf:"varint,5,opt,name=signal,proto3,oneof" json:"signal,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Signal *int32 `protobuf:"varint,5,opt,name=signal,proto3,oneof" json:"signal,omitempty"`
+	// The batch system's own word for the reason, such as `AssocGrpCPUMinutesLimit`. FAILED with `JOB_REASON_REFUSED`: the
+	// `ErrorInfo.reason` of the refusal, such as `BAD_ACCOUNT`.
+	EngineReason string `protobuf:"bytes,6,opt,name=engine_reason,json=engineReason,proto3" json:"engine_reason,omitempty"`
+	// QUEUED or HELD: when the batch system expects to start it. It knows for the jobs that come next only, and changes
+	// its mind.
+	ExpectedStartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expected_start_time,json=expectedStartTime,proto3" json:"expected_start_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *JobStatus) Reset() {
@@ -1210,6 +1303,20 @@ func (x *JobStatus) GetSignal() int32 {
 		return *x.Signal
 	}
 	return 0
+}
+
+func (x *JobStatus) GetEngineReason() string {
+	if x != nil {
+		return x.EngineReason
+	}
+	return ""
+}
+
+func (x *JobStatus) GetExpectedStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpectedStartTime
+	}
+	return nil
 }
 
 // One change of state.
@@ -1548,7 +1655,7 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\x0fCONDITION_AFTER\x10\x01\x12\x16\n" +
 	"\x12CONDITION_AFTER_OK\x10\x02\x12\x1a\n" +
 	"\x16CONDITION_AFTER_NOT_OK\x10\x03\x12\x17\n" +
-	"\x13CONDITION_AFTER_ANY\x10\x04\"\xb7\x06\n" +
+	"\x13CONDITION_AFTER_ANY\x10\x04\"\xa8\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
 	"\vresource_id\x18\x02 \x01(\tR\n" +
@@ -1574,14 +1681,19 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\farray_counts\x18\x0f \x01(\v2!.openfacility.jobs.v1.ArrayCountsR\varrayCounts\x12)\n" +
 	"\x10cancel_requested\x18\x10 \x01(\bR\x0fcancelRequested\x12\x12\n" +
 	"\x04etag\x18\x11 \x01(\tR\x04etag\x12\x1a\n" +
-	"\brevision\x18\x12 \x01(\x03R\brevisionB\x0e\n" +
-	"\f_array_index\"\xec\x01\n" +
+	"\brevision\x18\x12 \x01(\x03R\brevision\x12=\n" +
+	"\fobserve_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12\x1a\n" +
+	"\bexternal\x18\x14 \x01(\bR\bexternal\x12\x14\n" +
+	"\x05nodes\x18\x15 \x01(\tR\x05nodesB\x0e\n" +
+	"\f_array_index\"\xdd\x02\n" +
 	"\tJobStatus\x124\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1e.openfacility.jobs.v1.JobStateR\x05state\x127\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1f.openfacility.jobs.v1.JobReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12 \n" +
 	"\texit_code\x18\x04 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1b\n" +
-	"\x06signal\x18\x05 \x01(\x05H\x01R\x06signal\x88\x01\x01B\f\n" +
+	"\x06signal\x18\x05 \x01(\x05H\x01R\x06signal\x88\x01\x01\x12#\n" +
+	"\rengine_reason\x18\x06 \x01(\tR\fengineReason\x12J\n" +
+	"\x13expected_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11expectedStartTimeB\f\n" +
 	"\n" +
 	"_exit_codeB\t\n" +
 	"\a_signal\"\xc8\x01\n" +
@@ -1610,7 +1722,7 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\x10JOB_STATE_ACTIVE\x10\x04\x12\x17\n" +
 	"\x13JOB_STATE_COMPLETED\x10\x05\x12\x14\n" +
 	"\x10JOB_STATE_FAILED\x10\x06\x12\x16\n" +
-	"\x12JOB_STATE_CANCELED\x10\a*\x9b\x04\n" +
+	"\x12JOB_STATE_CANCELED\x10\a*\x9f\a\n" +
 	"\tJobReason\x12\x1a\n" +
 	"\x16JOB_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14JOB_REASON_RESOURCES\x10\x01\x12\x17\n" +
@@ -1630,7 +1742,21 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\x1cJOB_REASON_CANCELED_BY_OWNER\x10\x0e\x12#\n" +
 	"\x1fJOB_REASON_CANCELED_BY_OPERATOR\x10\x0f\x12)\n" +
 	"%JOB_REASON_DEPENDENCY_NEVER_SATISFIED\x10\x10\x12\x1d\n" +
-	"\x19JOB_REASON_ARRAY_ELEMENTS\x10\x11b\x06proto3"
+	"\x19JOB_REASON_ARRAY_ELEMENTS\x10\x11\x12\x19\n" +
+	"\x15JOB_REASON_BEGIN_TIME\x10\x12\x12\x1a\n" +
+	"\x16JOB_REASON_RESERVATION\x10\x13\x12\x17\n" +
+	"\x13JOB_REASON_LICENSES\x10\x14\x12 \n" +
+	"\x1cJOB_REASON_NODES_UNAVAILABLE\x10\x15\x12 \n" +
+	"\x1cJOB_REASON_QUEUE_UNAVAILABLE\x10\x16\x12\x14\n" +
+	"\x10JOB_REASON_LIMIT\x10\x17\x12#\n" +
+	"\x1fJOB_REASON_ALLOCATION_EXHAUSTED\x10\x18\x12\x1b\n" +
+	"\x17JOB_REASON_NEVER_STARTS\x10\x19\x12\x1a\n" +
+	"\x16JOB_REASON_NODE_FAILED\x10\x1a\x12\x18\n" +
+	"\x14JOB_REASON_PREEMPTED\x10\x1b\x12\x17\n" +
+	"\x13JOB_REASON_DEADLINE\x10\x1c\x12\x18\n" +
+	"\x14JOB_REASON_SUSPENDED\x10\x1d\x12\x17\n" +
+	"\x13JOB_REASON_REQUEUED\x10\x1e\x12\x14\n" +
+	"\x10JOB_REASON_OTHER\x10\x1fb\x06proto3"
 
 var (
 	file_openfacility_jobs_v1_job_proto_rawDescOnce sync.Once
@@ -1689,18 +1815,20 @@ var file_openfacility_jobs_v1_job_proto_depIdxs = []int32{
 	19, // 17: openfacility.jobs.v1.Job.start_time:type_name -> google.protobuf.Timestamp
 	19, // 18: openfacility.jobs.v1.Job.end_time:type_name -> google.protobuf.Timestamp
 	14, // 19: openfacility.jobs.v1.Job.array_counts:type_name -> openfacility.jobs.v1.ArrayCounts
-	0,  // 20: openfacility.jobs.v1.JobStatus.state:type_name -> openfacility.jobs.v1.JobState
-	1,  // 21: openfacility.jobs.v1.JobStatus.reason:type_name -> openfacility.jobs.v1.JobReason
-	0,  // 22: openfacility.jobs.v1.JobTransition.state:type_name -> openfacility.jobs.v1.JobState
-	1,  // 23: openfacility.jobs.v1.JobTransition.reason:type_name -> openfacility.jobs.v1.JobReason
-	19, // 24: openfacility.jobs.v1.JobTransition.time:type_name -> google.protobuf.Timestamp
-	18, // 25: openfacility.jobs.v1.JobUsage.elapsed:type_name -> google.protobuf.Duration
-	18, // 26: openfacility.jobs.v1.JobUsage.cpu_time:type_name -> google.protobuf.Duration
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	19, // 20: openfacility.jobs.v1.Job.observe_time:type_name -> google.protobuf.Timestamp
+	0,  // 21: openfacility.jobs.v1.JobStatus.state:type_name -> openfacility.jobs.v1.JobState
+	1,  // 22: openfacility.jobs.v1.JobStatus.reason:type_name -> openfacility.jobs.v1.JobReason
+	19, // 23: openfacility.jobs.v1.JobStatus.expected_start_time:type_name -> google.protobuf.Timestamp
+	0,  // 24: openfacility.jobs.v1.JobTransition.state:type_name -> openfacility.jobs.v1.JobState
+	1,  // 25: openfacility.jobs.v1.JobTransition.reason:type_name -> openfacility.jobs.v1.JobReason
+	19, // 26: openfacility.jobs.v1.JobTransition.time:type_name -> google.protobuf.Timestamp
+	18, // 27: openfacility.jobs.v1.JobUsage.elapsed:type_name -> google.protobuf.Duration
+	18, // 28: openfacility.jobs.v1.JobUsage.cpu_time:type_name -> google.protobuf.Duration
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_openfacility_jobs_v1_job_proto_init() }

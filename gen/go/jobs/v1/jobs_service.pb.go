@@ -81,7 +81,7 @@ func (x JobChange_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobChange_Type.Descriptor instead.
 func (JobChange_Type) EnumDescriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{14, 0}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Which of the two.
@@ -134,7 +134,7 @@ func (x ReadJobOutputRequest_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReadJobOutputRequest_Stream.Descriptor instead.
 func (ReadJobOutputRequest_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{16, 0}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{23, 0}
 }
 
 // Request of `SubmitJob`.
@@ -307,7 +307,9 @@ func (x *BatchSubmitJobsResponse) GetJobs() []*Job {
 type GetJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the job or array element.
-	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Ask the engine first, instead of answering from what is known.
+	Fresh         bool `protobuf:"varint,2,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -347,6 +349,13 @@ func (x *GetJobRequest) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *GetJobRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
 }
 
 // Selects jobs. Fields that are set must all match; a repeated field matches when any of its values does.
@@ -484,7 +493,10 @@ type ListJobsRequest struct {
 	// Most jobs in the answer. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the answer before. All other fields but `page_size` stay the same.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Compare with the engines of the filter's resources (of all, if it names none) before the first page is read. Callers
+	// who ask at the same time share one comparison. UNAVAILABLE: one of these engines does not answer.
+	Fresh         bool `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -540,6 +552,13 @@ func (x *ListJobsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListJobsRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
 // Response of `ListJobs`.
 type ListJobsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -548,7 +567,9 @@ type ListJobsResponse struct {
 	// Token of the next page; empty when there is none.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// Revision that the first page was read at; `WatchJobsRequest.after_revision` continues from here.
-	Revision      int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision int64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// When the jobs of each resource were last compared with what its engine says, by resource id.
+	ObserveTimes  map[string]*timestamppb.Timestamp `protobuf:"bytes,4,rep,name=observe_times,json=observeTimes,proto3" json:"observe_times,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -602,6 +623,13 @@ func (x *ListJobsResponse) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ListJobsResponse) GetObserveTimes() map[string]*timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveTimes
+	}
+	return nil
 }
 
 // Request of `UpdateJob`.
@@ -943,6 +971,571 @@ func (x *CancelJobsResponse) GetJobIds() []string {
 	return nil
 }
 
+// Request of `SignalJob`.
+type SignalJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the job or array element.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Name of the signal without `SIG`: HUP, INT, QUIT, ABRT, KILL, ALRM, TERM, USR1, USR2, URG, CONT, STOP or TSTP.
+	Signal string `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// As in `SubmitJobRequest`.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalJobRequest) Reset() {
+	*x = SignalJobRequest{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalJobRequest) ProtoMessage() {}
+
+func (x *SignalJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalJobRequest.ProtoReflect.Descriptor instead.
+func (*SignalJobRequest) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SignalJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *SignalJobRequest) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *SignalJobRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Request of `RequeueJob`.
+type RequeueJobRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the job or array element.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Put it back held: it starts when it is released.
+	Hold bool `protobuf:"varint,2,opt,name=hold,proto3" json:"hold,omitempty"`
+	// As in `SubmitJobRequest`.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RequeueJobRequest) Reset() {
+	*x = RequeueJobRequest{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RequeueJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RequeueJobRequest) ProtoMessage() {}
+
+func (x *RequeueJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RequeueJobRequest.ProtoReflect.Descriptor instead.
+func (*RequeueJobRequest) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RequeueJobRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *RequeueJobRequest) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+func (x *RequeueJobRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// Request of `EstimateStart`.
+type EstimateStartRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compute resource. Empty: the facility's default one.
+	ResourceId string `protobuf:"bytes,1,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
+	// What would be run.
+	Spec          *JobSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EstimateStartRequest) Reset() {
+	*x = EstimateStartRequest{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EstimateStartRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EstimateStartRequest) ProtoMessage() {}
+
+func (x *EstimateStartRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EstimateStartRequest.ProtoReflect.Descriptor instead.
+func (*EstimateStartRequest) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *EstimateStartRequest) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
+func (x *EstimateStartRequest) GetSpec() *JobSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+// Response of `EstimateStart`.
+type EstimateStartResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the batch system would take it.
+	Acceptable bool `protobuf:"varint,1,opt,name=acceptable,proto3" json:"acceptable,omitempty"`
+	// Why not: what `ErrorInfo.reason` would be in `SubmitJob`.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why not, in a sentence.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Field of the request that is at fault, where that is known, such as `spec.attributes.account`.
+	Field string `protobuf:"bytes,4,opt,name=field,proto3" json:"field,omitempty"`
+	// The batch system's own words, when it would refuse the job.
+	EngineMessage string `protobuf:"bytes,5,opt,name=engine_message,json=engineMessage,proto3" json:"engine_message,omitempty"`
+	// When it would start as things stand now. Unset: not known.
+	ExpectedStartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expected_start_time,json=expectedStartTime,proto3" json:"expected_start_time,omitempty"`
+	// Nodes and CPU cores that it would take. 0: not known.
+	NodeCount int32 `protobuf:"varint,7,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
+	// Over all nodes.
+	CoreCount int32 `protobuf:"varint,8,opt,name=core_count,json=coreCount,proto3" json:"core_count,omitempty"`
+	// What it would charge at most, if it used all of its time limit: cores times hours. For an array, of all elements.
+	CoreHours float64 `protobuf:"fixed64,9,opt,name=core_hours,json=coreHours,proto3" json:"core_hours,omitempty"`
+	// The same in nodes times hours.
+	NodeHours float64 `protobuf:"fixed64,10,opt,name=node_hours,json=nodeHours,proto3" json:"node_hours,omitempty"`
+	// Project that would be charged. Empty: not known.
+	Account       string `protobuf:"bytes,11,opt,name=account,proto3" json:"account,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EstimateStartResponse) Reset() {
+	*x = EstimateStartResponse{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EstimateStartResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EstimateStartResponse) ProtoMessage() {}
+
+func (x *EstimateStartResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EstimateStartResponse.ProtoReflect.Descriptor instead.
+func (*EstimateStartResponse) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *EstimateStartResponse) GetAcceptable() bool {
+	if x != nil {
+		return x.Acceptable
+	}
+	return false
+}
+
+func (x *EstimateStartResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EstimateStartResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *EstimateStartResponse) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *EstimateStartResponse) GetEngineMessage() string {
+	if x != nil {
+		return x.EngineMessage
+	}
+	return ""
+}
+
+func (x *EstimateStartResponse) GetExpectedStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpectedStartTime
+	}
+	return nil
+}
+
+func (x *EstimateStartResponse) GetNodeCount() int32 {
+	if x != nil {
+		return x.NodeCount
+	}
+	return 0
+}
+
+func (x *EstimateStartResponse) GetCoreCount() int32 {
+	if x != nil {
+		return x.CoreCount
+	}
+	return 0
+}
+
+func (x *EstimateStartResponse) GetCoreHours() float64 {
+	if x != nil {
+		return x.CoreHours
+	}
+	return 0
+}
+
+func (x *EstimateStartResponse) GetNodeHours() float64 {
+	if x != nil {
+		return x.NodeHours
+	}
+	return 0
+}
+
+func (x *EstimateStartResponse) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+// A span in which nodes of a batch system are kept for some.
+type Reservation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name in the batch system; for `JobAttributes.reservation_id`.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Compute resource.
+	ResourceId string `protobuf:"bytes,2,opt,name=resource_id,json=resourceId,proto3" json:"resource_id,omitempty"`
+	// When it begins.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When it ends.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether it goes on now.
+	Active bool `protobuf:"varint,5,opt,name=active,proto3" json:"active,omitempty"`
+	// Nodes, in the batch system's notation.
+	Nodes string `protobuf:"bytes,6,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	// How many nodes.
+	NodeCount int32 `protobuf:"varint,7,opt,name=node_count,json=nodeCount,proto3" json:"node_count,omitempty"`
+	// How many CPU cores.
+	CoreCount int32 `protobuf:"varint,8,opt,name=core_count,json=coreCount,proto3" json:"core_count,omitempty"`
+	// Queue that it belongs to; may be empty.
+	QueueName string `protobuf:"bytes,9,opt,name=queue_name,json=queueName,proto3" json:"queue_name,omitempty"`
+	// Users who may use it; empty: see `accounts`.
+	Users []string `protobuf:"bytes,10,rep,name=users,proto3" json:"users,omitempty"`
+	// Projects that may use it.
+	Accounts []string `protobuf:"bytes,11,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	// The batch system's words for its kind, such as `MAINT`.
+	Flags []string `protobuf:"bytes,12,rep,name=flags,proto3" json:"flags,omitempty"`
+	// Whether it is for maintenance: nobody's jobs run in it but the operators'.
+	Maintenance   bool `protobuf:"varint,13,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Reservation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Reservation) GetResourceId() string {
+	if x != nil {
+		return x.ResourceId
+	}
+	return ""
+}
+
+func (x *Reservation) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Reservation) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Reservation) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Reservation) GetNodes() string {
+	if x != nil {
+		return x.Nodes
+	}
+	return ""
+}
+
+func (x *Reservation) GetNodeCount() int32 {
+	if x != nil {
+		return x.NodeCount
+	}
+	return 0
+}
+
+func (x *Reservation) GetCoreCount() int32 {
+	if x != nil {
+		return x.CoreCount
+	}
+	return 0
+}
+
+func (x *Reservation) GetQueueName() string {
+	if x != nil {
+		return x.QueueName
+	}
+	return ""
+}
+
+func (x *Reservation) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+func (x *Reservation) GetAccounts() []string {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *Reservation) GetFlags() []string {
+	if x != nil {
+		return x.Flags
+	}
+	return nil
+}
+
+func (x *Reservation) GetMaintenance() bool {
+	if x != nil {
+		return x.Maintenance
+	}
+	return false
+}
+
+// Request of `ListReservations`.
+type ListReservationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compute resources, at most 100. Empty: all.
+	ResourceIds   []string `protobuf:"bytes,1,rep,name=resource_ids,json=resourceIds,proto3" json:"resource_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReservationsRequest) Reset() {
+	*x = ListReservationsRequest{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReservationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReservationsRequest) ProtoMessage() {}
+
+func (x *ListReservationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReservationsRequest.ProtoReflect.Descriptor instead.
+func (*ListReservationsRequest) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListReservationsRequest) GetResourceIds() []string {
+	if x != nil {
+		return x.ResourceIds
+	}
+	return nil
+}
+
+// Response of `ListReservations`.
+type ListReservationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reservations, at most 10,000.
+	Reservations  []*Reservation `protobuf:"bytes,1,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListReservationsResponse) Reset() {
+	*x = ListReservationsResponse{}
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListReservationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListReservationsResponse) ProtoMessage() {}
+
+func (x *ListReservationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListReservationsResponse.ProtoReflect.Descriptor instead.
+func (*ListReservationsResponse) Descriptor() ([]byte, []int) {
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListReservationsResponse) GetReservations() []*Reservation {
+	if x != nil {
+		return x.Reservations
+	}
+	return nil
+}
+
 // Request of `WatchJobs`.
 type WatchJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -961,7 +1554,7 @@ type WatchJobsRequest struct {
 
 func (x *WatchJobsRequest) Reset() {
 	*x = WatchJobsRequest{}
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[13]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1566,7 @@ func (x *WatchJobsRequest) String() string {
 func (*WatchJobsRequest) ProtoMessage() {}
 
 func (x *WatchJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[13]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1579,7 @@ func (x *WatchJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobsRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobsRequest) Descriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{13}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchJobsRequest) GetJobId() string {
@@ -1032,7 +1625,7 @@ type JobChange struct {
 
 func (x *JobChange) Reset() {
 	*x = JobChange{}
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[14]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1637,7 @@ func (x *JobChange) String() string {
 func (*JobChange) ProtoMessage() {}
 
 func (x *JobChange) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[14]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1650,7 @@ func (x *JobChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobChange.ProtoReflect.Descriptor instead.
 func (*JobChange) Descriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{14}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *JobChange) GetType() JobChange_Type {
@@ -1098,7 +1691,7 @@ type WatchJobsResponse struct {
 
 func (x *WatchJobsResponse) Reset() {
 	*x = WatchJobsResponse{}
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[15]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1703,7 @@ func (x *WatchJobsResponse) String() string {
 func (*WatchJobsResponse) ProtoMessage() {}
 
 func (x *WatchJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[15]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1716,7 @@ func (x *WatchJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobsResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobsResponse) Descriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{15}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchJobsResponse) GetChanges() []*JobChange {
@@ -1171,7 +1764,7 @@ type ReadJobOutputRequest struct {
 
 func (x *ReadJobOutputRequest) Reset() {
 	*x = ReadJobOutputRequest{}
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[16]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1183,7 +1776,7 @@ func (x *ReadJobOutputRequest) String() string {
 func (*ReadJobOutputRequest) ProtoMessage() {}
 
 func (x *ReadJobOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[16]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1196,7 +1789,7 @@ func (x *ReadJobOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadJobOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadJobOutputRequest) Descriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{16}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadJobOutputRequest) GetJobId() string {
@@ -1244,7 +1837,7 @@ type ReadJobOutputResponse struct {
 
 func (x *ReadJobOutputResponse) Reset() {
 	*x = ReadJobOutputResponse{}
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[17]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1849,7 @@ func (x *ReadJobOutputResponse) String() string {
 func (*ReadJobOutputResponse) ProtoMessage() {}
 
 func (x *ReadJobOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[17]
+	mi := &file_openfacility_jobs_v1_jobs_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1862,7 @@ func (x *ReadJobOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadJobOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadJobOutputResponse) Descriptor() ([]byte, []int) {
-	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{17}
+	return file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadJobOutputResponse) GetData() []byte {
@@ -1317,9 +1910,10 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\trequestId\"H\n" +
 	"\x17BatchSubmitJobsResponse\x12-\n" +
-	"\x04jobs\x18\x01 \x03(\v2\x19.openfacility.jobs.v1.JobR\x04jobs\"M\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x19.openfacility.jobs.v1.JobR\x04jobs\"c\n" +
 	"\rGetJobRequest\x12<\n" +
-	"\x06job_id\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z0-9]{1,32}(_[0-9]{1,8})?$R\x05jobId\"\xdb\x05\n" +
+	"\x06job_id\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z0-9]{1,32}(_[0-9]{1,8})?$R\x05jobId\x12\x14\n" +
+	"\x05fresh\x18\x02 \x01(\bR\x05fresh\"\xdb\x05\n" +
 	"\tJobFilter\x12F\n" +
 	"\ajob_ids\x18\x01 \x03(\tB-\xbaH*\x92\x01'\x10\xf4\x03\"\"r 2\x1e^[a-z0-9]{1,32}(_[0-9]{1,8})?$R\x06jobIds\x123\n" +
 	"\fresource_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
@@ -1337,16 +1931,21 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"\farray_job_id\x18\n" +
 	" \x01(\tB\x17\xbaH\x14r\x122\x10^[a-z0-9]{0,32}$R\n" +
 	"arrayJobId:\xa0\x01\xbaH\x9c\x01\x1a\x99\x01\n" +
-	"\x17job_filter.created_span\x12%created_to must be after created_from\x1aW!has(this.created_from) || !has(this.created_to) || this.created_to > this.created_from\"\x99\x01\n" +
+	"\x17job_filter.created_span\x12%created_to must be after created_from\x1aW!has(this.created_from) || !has(this.created_to) || this.created_to > this.created_from\"\xaf\x01\n" +
 	"\x0fListJobsRequest\x127\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1f.openfacility.jobs.v1.JobFilterR\x06filter\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tpageToken\"\x85\x01\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tpageToken\x12\x14\n" +
+	"\x05fresh\x18\x04 \x01(\bR\x05fresh\"\xc1\x02\n" +
 	"\x10ListJobsResponse\x12-\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x19.openfacility.jobs.v1.JobR\x04jobs\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xe0\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12]\n" +
+	"\robserve_times\x18\x04 \x03(\v28.openfacility.jobs.v1.ListJobsResponse.ObserveTimesEntryR\fobserveTimes\x1a[\n" +
+	"\x11ObserveTimesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x120\n" +
+	"\x05value\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05value:\x028\x01\"\xe0\x01\n" +
 	"\x10UpdateJobRequest\x123\n" +
 	"\x03job\x18\x01 \x01(\v2\x19.openfacility.jobs.v1.JobB\x06\xbaH\x03\xc8\x01\x01R\x03job\x12;\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
@@ -1371,7 +1970,66 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\trequestId\"-\n" +
 	"\x12CancelJobsResponse\x12\x17\n" +
-	"\ajob_ids\x18\x01 \x03(\tR\x06jobIds\"\xe2\x02\n" +
+	"\ajob_ids\x18\x01 \x03(\tR\x06jobIds\"\xf9\x01\n" +
+	"\x10SignalJobRequest\x12<\n" +
+	"\x06job_id\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z0-9]{1,32}(_[0-9]{1,8})?$R\x05jobId\x12h\n" +
+	"\x06signal\x18\x02 \x01(\tBP\xbaHMrKR\x03HUPR\x03INTR\x04QUITR\x04ABRTR\x04KILLR\x04ALRMR\x04TERMR\x04USR1R\x04USR2R\x03URGR\x04CONTR\x04STOPR\x04TSTPR\x06signal\x12=\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\trequestId\"\xa4\x01\n" +
+	"\x11RequeueJobRequest\x12<\n" +
+	"\x06job_id\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^[a-z0-9]{1,32}(_[0-9]{1,8})?$R\x05jobId\x12\x12\n" +
+	"\x04hold\x18\x02 \x01(\bR\x04hold\x12=\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\trequestId\"\xb6\x02\n" +
+	"\x14EstimateStartRequest\x12(\n" +
+	"\vresource_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18?R\n" +
+	"resourceId\x12\xf3\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2\x1d.openfacility.jobs.v1.JobSpecB\xbf\x01\xbaH\xbb\x01\xba\x01\xb4\x01\n" +
+	"\x14job_spec.one_program\x125set exactly one of executable, script and script_path\x1ae(this.executable != '' ? 1 : 0) + (this.script != '' ? 1 : 0) + (this.script_path != '' ? 1 : 0) == 1\xc8\x01\x01R\x04spec\"\x88\x03\n" +
+	"\x15EstimateStartResponse\x12\x1e\n" +
+	"\n" +
+	"acceptable\x18\x01 \x01(\bR\n" +
+	"acceptable\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x14\n" +
+	"\x05field\x18\x04 \x01(\tR\x05field\x12%\n" +
+	"\x0eengine_message\x18\x05 \x01(\tR\rengineMessage\x12J\n" +
+	"\x13expected_start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x11expectedStartTime\x12\x1d\n" +
+	"\n" +
+	"node_count\x18\a \x01(\x05R\tnodeCount\x12\x1d\n" +
+	"\n" +
+	"core_count\x18\b \x01(\x05R\tcoreCount\x12\x1d\n" +
+	"\n" +
+	"core_hours\x18\t \x01(\x01R\tcoreHours\x12\x1d\n" +
+	"\n" +
+	"node_hours\x18\n" +
+	" \x01(\x01R\tnodeHours\x12\x18\n" +
+	"\aaccount\x18\v \x01(\tR\aaccount\"\xa5\x03\n" +
+	"\vReservation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1f\n" +
+	"\vresource_id\x18\x02 \x01(\tR\n" +
+	"resourceId\x129\n" +
+	"\n" +
+	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06active\x18\x05 \x01(\bR\x06active\x12\x14\n" +
+	"\x05nodes\x18\x06 \x01(\tR\x05nodes\x12\x1d\n" +
+	"\n" +
+	"node_count\x18\a \x01(\x05R\tnodeCount\x12\x1d\n" +
+	"\n" +
+	"core_count\x18\b \x01(\x05R\tcoreCount\x12\x1d\n" +
+	"\n" +
+	"queue_name\x18\t \x01(\tR\tqueueName\x12\x14\n" +
+	"\x05users\x18\n" +
+	" \x03(\tR\x05users\x12\x1a\n" +
+	"\baccounts\x18\v \x03(\tR\baccounts\x12\x14\n" +
+	"\x05flags\x18\f \x03(\tR\x05flags\x12 \n" +
+	"\vmaintenance\x18\r \x01(\bR\vmaintenance\"N\n" +
+	"\x17ListReservationsRequest\x123\n" +
+	"\fresource_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x10d\"\x06r\x04\x10\x01\x18?R\vresourceIds\"a\n" +
+	"\x18ListReservationsResponse\x12E\n" +
+	"\freservations\x18\x01 \x03(\v2!.openfacility.jobs.v1.ReservationR\freservations\"\xe2\x02\n" +
 	"\x10WatchJobsRequest\x12?\n" +
 	"\x06job_id\x18\x01 \x01(\tB(\xbaH%r#2!^([a-z0-9]{1,32}(_[0-9]{1,8})?)?$R\x05jobId\x127\n" +
 	"\x06filter\x18\x02 \x01(\v2\x1f.openfacility.jobs.v1.JobFilterR\x06filter\x123\n" +
@@ -1406,7 +2064,7 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\bR\x03end\x12(\n" +
-	"\x05error\x18\x0f \x01(\v2\x12.google.rpc.StatusR\x05error2\x88\f\n" +
+	"\x05error\x18\x0f \x01(\v2\x12.google.rpc.StatusR\x05error2\xd9\x10\n" +
 	"\vJobsService\x12u\n" +
 	"\tSubmitJob\x12&.openfacility.jobs.v1.SubmitJobRequest\x1a\x19.openfacility.jobs.v1.Job\"%\xca\xf3\x18\x0e\b\x02\x12\n" +
 	"jobs.write\x82\xd3\xe4\x93\x02\r:\x01*\"\b/v1/jobs\x12\xa1\x01\n" +
@@ -1426,7 +2084,14 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	"jobs.write\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/jobs/{job_id}:cancel\x12\x8d\x01\n" +
 	"\n" +
 	"CancelJobs\x12'.openfacility.jobs.v1.CancelJobsRequest\x1a(.openfacility.jobs.v1.CancelJobsResponse\",\xca\xf3\x18\x0e\b\x02\x12\n" +
-	"jobs.write\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/jobs:cancel\x12\xa2\x01\n" +
+	"jobs.write\x82\xd3\xe4\x93\x02\x14:\x01*\"\x0f/v1/jobs:cancel\x12\x85\x01\n" +
+	"\tSignalJob\x12&.openfacility.jobs.v1.SignalJobRequest\x1a\x19.openfacility.jobs.v1.Job\"5\xca\xf3\x18\x0e\b\x02\x12\n" +
+	"jobs.write\x82\xd3\xe4\x93\x02\x1d:\x01*\"\x18/v1/jobs/{job_id}:signal\x12\x88\x01\n" +
+	"\n" +
+	"RequeueJob\x12'.openfacility.jobs.v1.RequeueJobRequest\x1a\x19.openfacility.jobs.v1.Job\"6\xca\xf3\x18\x0e\b\x02\x12\n" +
+	"jobs.write\x82\xd3\xe4\x93\x02\x1e:\x01*\"\x19/v1/jobs/{job_id}:requeue\x12\x9c\x01\n" +
+	"\rEstimateStart\x12*.openfacility.jobs.v1.EstimateStartRequest\x1a+.openfacility.jobs.v1.EstimateStartResponse\"2\xca\xf3\x18\r\b\x02\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1b:\x01*\"\x16/v1/jobs:estimateStart\x12\x9c\x01\n" +
+	"\x10ListReservations\x12-.openfacility.jobs.v1.ListReservationsRequest\x1a..openfacility.jobs.v1.ListReservationsResponse\")\xca\xf3\x18\r\b\x02\x12\tjobs.read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/reservations\x12\xa2\x01\n" +
 	"\tWatchJobs\x12&.openfacility.jobs.v1.WatchJobsRequest\x1a'.openfacility.jobs.v1.WatchJobsResponse\"B\xca\xf3\x18\r\b\x02\x12\tjobs.read\x82\xd3\xe4\x93\x02+Z\x19\x12\x17/v1/jobs/{job_id}:watch\x12\x0e/v1/jobs:watch0\x01\x12\x9d\x01\n" +
 	"\rReadJobOutput\x12*.openfacility.jobs.v1.ReadJobOutputRequest\x1a+.openfacility.jobs.v1.ReadJobOutputResponse\"1\xca\xf3\x18\r\b\x02\x12\tjobs.read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/jobs/{job_id}/output0\x01b\x06proto3"
 
@@ -1443,7 +2108,7 @@ func file_openfacility_jobs_v1_jobs_service_proto_rawDescGZIP() []byte {
 }
 
 var file_openfacility_jobs_v1_jobs_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_openfacility_jobs_v1_jobs_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_openfacility_jobs_v1_jobs_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_openfacility_jobs_v1_jobs_service_proto_goTypes = []any{
 	(JobChange_Type)(0),              // 0: openfacility.jobs.v1.JobChange.Type
 	(ReadJobOutputRequest_Stream)(0), // 1: openfacility.jobs.v1.ReadJobOutputRequest.Stream
@@ -1460,64 +2125,87 @@ var file_openfacility_jobs_v1_jobs_service_proto_goTypes = []any{
 	(*CancelJobRequest)(nil),         // 12: openfacility.jobs.v1.CancelJobRequest
 	(*CancelJobsRequest)(nil),        // 13: openfacility.jobs.v1.CancelJobsRequest
 	(*CancelJobsResponse)(nil),       // 14: openfacility.jobs.v1.CancelJobsResponse
-	(*WatchJobsRequest)(nil),         // 15: openfacility.jobs.v1.WatchJobsRequest
-	(*JobChange)(nil),                // 16: openfacility.jobs.v1.JobChange
-	(*WatchJobsResponse)(nil),        // 17: openfacility.jobs.v1.WatchJobsResponse
-	(*ReadJobOutputRequest)(nil),     // 18: openfacility.jobs.v1.ReadJobOutputRequest
-	(*ReadJobOutputResponse)(nil),    // 19: openfacility.jobs.v1.ReadJobOutputResponse
-	(*JobSpec)(nil),                  // 20: openfacility.jobs.v1.JobSpec
-	(*Job)(nil),                      // 21: openfacility.jobs.v1.Job
-	(JobState)(0),                    // 22: openfacility.jobs.v1.JobState
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),    // 24: google.protobuf.FieldMask
-	(*status.Status)(nil),            // 25: google.rpc.Status
+	(*SignalJobRequest)(nil),         // 15: openfacility.jobs.v1.SignalJobRequest
+	(*RequeueJobRequest)(nil),        // 16: openfacility.jobs.v1.RequeueJobRequest
+	(*EstimateStartRequest)(nil),     // 17: openfacility.jobs.v1.EstimateStartRequest
+	(*EstimateStartResponse)(nil),    // 18: openfacility.jobs.v1.EstimateStartResponse
+	(*Reservation)(nil),              // 19: openfacility.jobs.v1.Reservation
+	(*ListReservationsRequest)(nil),  // 20: openfacility.jobs.v1.ListReservationsRequest
+	(*ListReservationsResponse)(nil), // 21: openfacility.jobs.v1.ListReservationsResponse
+	(*WatchJobsRequest)(nil),         // 22: openfacility.jobs.v1.WatchJobsRequest
+	(*JobChange)(nil),                // 23: openfacility.jobs.v1.JobChange
+	(*WatchJobsResponse)(nil),        // 24: openfacility.jobs.v1.WatchJobsResponse
+	(*ReadJobOutputRequest)(nil),     // 25: openfacility.jobs.v1.ReadJobOutputRequest
+	(*ReadJobOutputResponse)(nil),    // 26: openfacility.jobs.v1.ReadJobOutputResponse
+	nil,                              // 27: openfacility.jobs.v1.ListJobsResponse.ObserveTimesEntry
+	(*JobSpec)(nil),                  // 28: openfacility.jobs.v1.JobSpec
+	(*Job)(nil),                      // 29: openfacility.jobs.v1.Job
+	(JobState)(0),                    // 30: openfacility.jobs.v1.JobState
+	(*timestamppb.Timestamp)(nil),    // 31: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),    // 32: google.protobuf.FieldMask
+	(*status.Status)(nil),            // 33: google.rpc.Status
 }
 var file_openfacility_jobs_v1_jobs_service_proto_depIdxs = []int32{
-	20, // 0: openfacility.jobs.v1.SubmitJobRequest.spec:type_name -> openfacility.jobs.v1.JobSpec
+	28, // 0: openfacility.jobs.v1.SubmitJobRequest.spec:type_name -> openfacility.jobs.v1.JobSpec
 	2,  // 1: openfacility.jobs.v1.BatchSubmitJobsRequest.jobs:type_name -> openfacility.jobs.v1.SubmitJobRequest
-	21, // 2: openfacility.jobs.v1.BatchSubmitJobsResponse.jobs:type_name -> openfacility.jobs.v1.Job
-	22, // 3: openfacility.jobs.v1.JobFilter.states:type_name -> openfacility.jobs.v1.JobState
-	23, // 4: openfacility.jobs.v1.JobFilter.created_from:type_name -> google.protobuf.Timestamp
-	23, // 5: openfacility.jobs.v1.JobFilter.created_to:type_name -> google.protobuf.Timestamp
+	29, // 2: openfacility.jobs.v1.BatchSubmitJobsResponse.jobs:type_name -> openfacility.jobs.v1.Job
+	30, // 3: openfacility.jobs.v1.JobFilter.states:type_name -> openfacility.jobs.v1.JobState
+	31, // 4: openfacility.jobs.v1.JobFilter.created_from:type_name -> google.protobuf.Timestamp
+	31, // 5: openfacility.jobs.v1.JobFilter.created_to:type_name -> google.protobuf.Timestamp
 	6,  // 6: openfacility.jobs.v1.ListJobsRequest.filter:type_name -> openfacility.jobs.v1.JobFilter
-	21, // 7: openfacility.jobs.v1.ListJobsResponse.jobs:type_name -> openfacility.jobs.v1.Job
-	21, // 8: openfacility.jobs.v1.UpdateJobRequest.job:type_name -> openfacility.jobs.v1.Job
-	24, // 9: openfacility.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	6,  // 10: openfacility.jobs.v1.CancelJobsRequest.filter:type_name -> openfacility.jobs.v1.JobFilter
-	6,  // 11: openfacility.jobs.v1.WatchJobsRequest.filter:type_name -> openfacility.jobs.v1.JobFilter
-	0,  // 12: openfacility.jobs.v1.JobChange.type:type_name -> openfacility.jobs.v1.JobChange.Type
-	21, // 13: openfacility.jobs.v1.JobChange.job:type_name -> openfacility.jobs.v1.Job
-	16, // 14: openfacility.jobs.v1.WatchJobsResponse.changes:type_name -> openfacility.jobs.v1.JobChange
-	25, // 15: openfacility.jobs.v1.WatchJobsResponse.error:type_name -> google.rpc.Status
-	1,  // 16: openfacility.jobs.v1.ReadJobOutputRequest.stream:type_name -> openfacility.jobs.v1.ReadJobOutputRequest.Stream
-	25, // 17: openfacility.jobs.v1.ReadJobOutputResponse.error:type_name -> google.rpc.Status
-	2,  // 18: openfacility.jobs.v1.JobsService.SubmitJob:input_type -> openfacility.jobs.v1.SubmitJobRequest
-	3,  // 19: openfacility.jobs.v1.JobsService.BatchSubmitJobs:input_type -> openfacility.jobs.v1.BatchSubmitJobsRequest
-	5,  // 20: openfacility.jobs.v1.JobsService.GetJob:input_type -> openfacility.jobs.v1.GetJobRequest
-	7,  // 21: openfacility.jobs.v1.JobsService.ListJobs:input_type -> openfacility.jobs.v1.ListJobsRequest
-	9,  // 22: openfacility.jobs.v1.JobsService.UpdateJob:input_type -> openfacility.jobs.v1.UpdateJobRequest
-	10, // 23: openfacility.jobs.v1.JobsService.HoldJob:input_type -> openfacility.jobs.v1.HoldJobRequest
-	11, // 24: openfacility.jobs.v1.JobsService.ReleaseJob:input_type -> openfacility.jobs.v1.ReleaseJobRequest
-	12, // 25: openfacility.jobs.v1.JobsService.CancelJob:input_type -> openfacility.jobs.v1.CancelJobRequest
-	13, // 26: openfacility.jobs.v1.JobsService.CancelJobs:input_type -> openfacility.jobs.v1.CancelJobsRequest
-	15, // 27: openfacility.jobs.v1.JobsService.WatchJobs:input_type -> openfacility.jobs.v1.WatchJobsRequest
-	18, // 28: openfacility.jobs.v1.JobsService.ReadJobOutput:input_type -> openfacility.jobs.v1.ReadJobOutputRequest
-	21, // 29: openfacility.jobs.v1.JobsService.SubmitJob:output_type -> openfacility.jobs.v1.Job
-	4,  // 30: openfacility.jobs.v1.JobsService.BatchSubmitJobs:output_type -> openfacility.jobs.v1.BatchSubmitJobsResponse
-	21, // 31: openfacility.jobs.v1.JobsService.GetJob:output_type -> openfacility.jobs.v1.Job
-	8,  // 32: openfacility.jobs.v1.JobsService.ListJobs:output_type -> openfacility.jobs.v1.ListJobsResponse
-	21, // 33: openfacility.jobs.v1.JobsService.UpdateJob:output_type -> openfacility.jobs.v1.Job
-	21, // 34: openfacility.jobs.v1.JobsService.HoldJob:output_type -> openfacility.jobs.v1.Job
-	21, // 35: openfacility.jobs.v1.JobsService.ReleaseJob:output_type -> openfacility.jobs.v1.Job
-	21, // 36: openfacility.jobs.v1.JobsService.CancelJob:output_type -> openfacility.jobs.v1.Job
-	14, // 37: openfacility.jobs.v1.JobsService.CancelJobs:output_type -> openfacility.jobs.v1.CancelJobsResponse
-	17, // 38: openfacility.jobs.v1.JobsService.WatchJobs:output_type -> openfacility.jobs.v1.WatchJobsResponse
-	19, // 39: openfacility.jobs.v1.JobsService.ReadJobOutput:output_type -> openfacility.jobs.v1.ReadJobOutputResponse
-	29, // [29:40] is the sub-list for method output_type
-	18, // [18:29] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	29, // 7: openfacility.jobs.v1.ListJobsResponse.jobs:type_name -> openfacility.jobs.v1.Job
+	27, // 8: openfacility.jobs.v1.ListJobsResponse.observe_times:type_name -> openfacility.jobs.v1.ListJobsResponse.ObserveTimesEntry
+	29, // 9: openfacility.jobs.v1.UpdateJobRequest.job:type_name -> openfacility.jobs.v1.Job
+	32, // 10: openfacility.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	6,  // 11: openfacility.jobs.v1.CancelJobsRequest.filter:type_name -> openfacility.jobs.v1.JobFilter
+	28, // 12: openfacility.jobs.v1.EstimateStartRequest.spec:type_name -> openfacility.jobs.v1.JobSpec
+	31, // 13: openfacility.jobs.v1.EstimateStartResponse.expected_start_time:type_name -> google.protobuf.Timestamp
+	31, // 14: openfacility.jobs.v1.Reservation.start_time:type_name -> google.protobuf.Timestamp
+	31, // 15: openfacility.jobs.v1.Reservation.end_time:type_name -> google.protobuf.Timestamp
+	19, // 16: openfacility.jobs.v1.ListReservationsResponse.reservations:type_name -> openfacility.jobs.v1.Reservation
+	6,  // 17: openfacility.jobs.v1.WatchJobsRequest.filter:type_name -> openfacility.jobs.v1.JobFilter
+	0,  // 18: openfacility.jobs.v1.JobChange.type:type_name -> openfacility.jobs.v1.JobChange.Type
+	29, // 19: openfacility.jobs.v1.JobChange.job:type_name -> openfacility.jobs.v1.Job
+	23, // 20: openfacility.jobs.v1.WatchJobsResponse.changes:type_name -> openfacility.jobs.v1.JobChange
+	33, // 21: openfacility.jobs.v1.WatchJobsResponse.error:type_name -> google.rpc.Status
+	1,  // 22: openfacility.jobs.v1.ReadJobOutputRequest.stream:type_name -> openfacility.jobs.v1.ReadJobOutputRequest.Stream
+	33, // 23: openfacility.jobs.v1.ReadJobOutputResponse.error:type_name -> google.rpc.Status
+	31, // 24: openfacility.jobs.v1.ListJobsResponse.ObserveTimesEntry.value:type_name -> google.protobuf.Timestamp
+	2,  // 25: openfacility.jobs.v1.JobsService.SubmitJob:input_type -> openfacility.jobs.v1.SubmitJobRequest
+	3,  // 26: openfacility.jobs.v1.JobsService.BatchSubmitJobs:input_type -> openfacility.jobs.v1.BatchSubmitJobsRequest
+	5,  // 27: openfacility.jobs.v1.JobsService.GetJob:input_type -> openfacility.jobs.v1.GetJobRequest
+	7,  // 28: openfacility.jobs.v1.JobsService.ListJobs:input_type -> openfacility.jobs.v1.ListJobsRequest
+	9,  // 29: openfacility.jobs.v1.JobsService.UpdateJob:input_type -> openfacility.jobs.v1.UpdateJobRequest
+	10, // 30: openfacility.jobs.v1.JobsService.HoldJob:input_type -> openfacility.jobs.v1.HoldJobRequest
+	11, // 31: openfacility.jobs.v1.JobsService.ReleaseJob:input_type -> openfacility.jobs.v1.ReleaseJobRequest
+	12, // 32: openfacility.jobs.v1.JobsService.CancelJob:input_type -> openfacility.jobs.v1.CancelJobRequest
+	13, // 33: openfacility.jobs.v1.JobsService.CancelJobs:input_type -> openfacility.jobs.v1.CancelJobsRequest
+	15, // 34: openfacility.jobs.v1.JobsService.SignalJob:input_type -> openfacility.jobs.v1.SignalJobRequest
+	16, // 35: openfacility.jobs.v1.JobsService.RequeueJob:input_type -> openfacility.jobs.v1.RequeueJobRequest
+	17, // 36: openfacility.jobs.v1.JobsService.EstimateStart:input_type -> openfacility.jobs.v1.EstimateStartRequest
+	20, // 37: openfacility.jobs.v1.JobsService.ListReservations:input_type -> openfacility.jobs.v1.ListReservationsRequest
+	22, // 38: openfacility.jobs.v1.JobsService.WatchJobs:input_type -> openfacility.jobs.v1.WatchJobsRequest
+	25, // 39: openfacility.jobs.v1.JobsService.ReadJobOutput:input_type -> openfacility.jobs.v1.ReadJobOutputRequest
+	29, // 40: openfacility.jobs.v1.JobsService.SubmitJob:output_type -> openfacility.jobs.v1.Job
+	4,  // 41: openfacility.jobs.v1.JobsService.BatchSubmitJobs:output_type -> openfacility.jobs.v1.BatchSubmitJobsResponse
+	29, // 42: openfacility.jobs.v1.JobsService.GetJob:output_type -> openfacility.jobs.v1.Job
+	8,  // 43: openfacility.jobs.v1.JobsService.ListJobs:output_type -> openfacility.jobs.v1.ListJobsResponse
+	29, // 44: openfacility.jobs.v1.JobsService.UpdateJob:output_type -> openfacility.jobs.v1.Job
+	29, // 45: openfacility.jobs.v1.JobsService.HoldJob:output_type -> openfacility.jobs.v1.Job
+	29, // 46: openfacility.jobs.v1.JobsService.ReleaseJob:output_type -> openfacility.jobs.v1.Job
+	29, // 47: openfacility.jobs.v1.JobsService.CancelJob:output_type -> openfacility.jobs.v1.Job
+	14, // 48: openfacility.jobs.v1.JobsService.CancelJobs:output_type -> openfacility.jobs.v1.CancelJobsResponse
+	29, // 49: openfacility.jobs.v1.JobsService.SignalJob:output_type -> openfacility.jobs.v1.Job
+	29, // 50: openfacility.jobs.v1.JobsService.RequeueJob:output_type -> openfacility.jobs.v1.Job
+	18, // 51: openfacility.jobs.v1.JobsService.EstimateStart:output_type -> openfacility.jobs.v1.EstimateStartResponse
+	21, // 52: openfacility.jobs.v1.JobsService.ListReservations:output_type -> openfacility.jobs.v1.ListReservationsResponse
+	24, // 53: openfacility.jobs.v1.JobsService.WatchJobs:output_type -> openfacility.jobs.v1.WatchJobsResponse
+	26, // 54: openfacility.jobs.v1.JobsService.ReadJobOutput:output_type -> openfacility.jobs.v1.ReadJobOutputResponse
+	40, // [40:55] is the sub-list for method output_type
+	25, // [25:40] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_openfacility_jobs_v1_jobs_service_proto_init() }
@@ -1526,14 +2214,14 @@ func file_openfacility_jobs_v1_jobs_service_proto_init() {
 		return
 	}
 	file_openfacility_jobs_v1_job_proto_init()
-	file_openfacility_jobs_v1_jobs_service_proto_msgTypes[13].OneofWrappers = []any{}
+	file_openfacility_jobs_v1_jobs_service_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_openfacility_jobs_v1_jobs_service_proto_rawDesc), len(file_openfacility_jobs_v1_jobs_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

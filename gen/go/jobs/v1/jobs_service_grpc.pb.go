@@ -19,17 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	JobsService_SubmitJob_FullMethodName       = "/openfacility.jobs.v1.JobsService/SubmitJob"
-	JobsService_BatchSubmitJobs_FullMethodName = "/openfacility.jobs.v1.JobsService/BatchSubmitJobs"
-	JobsService_GetJob_FullMethodName          = "/openfacility.jobs.v1.JobsService/GetJob"
-	JobsService_ListJobs_FullMethodName        = "/openfacility.jobs.v1.JobsService/ListJobs"
-	JobsService_UpdateJob_FullMethodName       = "/openfacility.jobs.v1.JobsService/UpdateJob"
-	JobsService_HoldJob_FullMethodName         = "/openfacility.jobs.v1.JobsService/HoldJob"
-	JobsService_ReleaseJob_FullMethodName      = "/openfacility.jobs.v1.JobsService/ReleaseJob"
-	JobsService_CancelJob_FullMethodName       = "/openfacility.jobs.v1.JobsService/CancelJob"
-	JobsService_CancelJobs_FullMethodName      = "/openfacility.jobs.v1.JobsService/CancelJobs"
-	JobsService_WatchJobs_FullMethodName       = "/openfacility.jobs.v1.JobsService/WatchJobs"
-	JobsService_ReadJobOutput_FullMethodName   = "/openfacility.jobs.v1.JobsService/ReadJobOutput"
+	JobsService_SubmitJob_FullMethodName        = "/openfacility.jobs.v1.JobsService/SubmitJob"
+	JobsService_BatchSubmitJobs_FullMethodName  = "/openfacility.jobs.v1.JobsService/BatchSubmitJobs"
+	JobsService_GetJob_FullMethodName           = "/openfacility.jobs.v1.JobsService/GetJob"
+	JobsService_ListJobs_FullMethodName         = "/openfacility.jobs.v1.JobsService/ListJobs"
+	JobsService_UpdateJob_FullMethodName        = "/openfacility.jobs.v1.JobsService/UpdateJob"
+	JobsService_HoldJob_FullMethodName          = "/openfacility.jobs.v1.JobsService/HoldJob"
+	JobsService_ReleaseJob_FullMethodName       = "/openfacility.jobs.v1.JobsService/ReleaseJob"
+	JobsService_CancelJob_FullMethodName        = "/openfacility.jobs.v1.JobsService/CancelJob"
+	JobsService_CancelJobs_FullMethodName       = "/openfacility.jobs.v1.JobsService/CancelJobs"
+	JobsService_SignalJob_FullMethodName        = "/openfacility.jobs.v1.JobsService/SignalJob"
+	JobsService_RequeueJob_FullMethodName       = "/openfacility.jobs.v1.JobsService/RequeueJob"
+	JobsService_EstimateStart_FullMethodName    = "/openfacility.jobs.v1.JobsService/EstimateStart"
+	JobsService_ListReservations_FullMethodName = "/openfacility.jobs.v1.JobsService/ListReservations"
+	JobsService_WatchJobs_FullMethodName        = "/openfacility.jobs.v1.JobsService/WatchJobs"
+	JobsService_ReadJobOutput_FullMethodName    = "/openfacility.jobs.v1.JobsService/ReadJobOutput"
 )
 
 // JobsServiceClient is the client API for JobsService service.
@@ -47,20 +51,29 @@ const (
 //
 // A user sees and steers their own jobs; an operator everyone's. A job that the caller may not see is NOT_FOUND.
 type JobsServiceClient interface {
-	// Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-	// Idempotent with `request_id`.
+	// Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+	// NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+	// over first stays NEW until they are. Idempotent with `request_id`.
 	//
 	// INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+	// jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+	// INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+	// (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+	// `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+	// `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+	// and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
 	SubmitJob(ctx context.Context, in *SubmitJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-	// violated field is named `jobs[i].…`.
+	// Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+	// violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
 	BatchSubmitJobs(ctx context.Context, in *BatchSubmitJobsRequest, opts ...grpc.CallOption) (*BatchSubmitJobsResponse, error)
-	// Returns one job.
+	// Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+	// `fresh`, the engine is asked first.
 	//
-	// NOT_FOUND: there is none with this id that the caller may see.
+	// NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
 	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*Job, error)
-	// Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+	// Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+	// system, jobs that were submitted around this service are listed too, to their owners and to operators.
 	//
 	// INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
 	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsResponse, error)
@@ -96,6 +109,29 @@ type JobsServiceClient interface {
 	//
 	// INVALID_ARGUMENT: the filter is empty.
 	CancelJobs(ctx context.Context, in *CancelJobsRequest, opts ...grpc.CallOption) (*CancelJobsResponse, error)
+	// Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+	// Idempotent with `request_id`; without, every call sends another signal.
+	//
+	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+	// (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+	SignalJob(ctx context.Context, in *SignalJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+	// elements. Idempotent with `request_id`.
+	//
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+	// (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+	RequeueJob(ctx context.Context, in *RequeueJobRequest, opts ...grpc.CallOption) (*Job, error)
+	// Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+	// would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+	//
+	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+	// answer.
+	EstimateStart(ctx context.Context, in *EstimateStartRequest, opts ...grpc.CallOption) (*EstimateStartResponse, error)
+	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+	//
+	// INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+	ListReservations(ctx context.Context, in *ListReservationsRequest, opts ...grpc.CallOption) (*ListReservationsResponse, error)
 	// Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
 	// listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
 	// stream sends its position from time to time. Resume with `after_revision` set to the last `revision` received.
@@ -111,7 +147,8 @@ type JobsServiceClient interface {
 	// ended. The last response has `end` set. Output of a job that has not started is empty.
 	//
 	// NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-	// output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+	// output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+	// not be read as the job's user (`OUTPUT_UNREADABLE`).
 	ReadJobOutput(ctx context.Context, in *ReadJobOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadJobOutputResponse], error)
 }
 
@@ -213,6 +250,46 @@ func (c *jobsServiceClient) CancelJobs(ctx context.Context, in *CancelJobsReques
 	return out, nil
 }
 
+func (c *jobsServiceClient) SignalJob(ctx context.Context, in *SignalJobRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, JobsService_SignalJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobsServiceClient) RequeueJob(ctx context.Context, in *RequeueJobRequest, opts ...grpc.CallOption) (*Job, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Job)
+	err := c.cc.Invoke(ctx, JobsService_RequeueJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobsServiceClient) EstimateStart(ctx context.Context, in *EstimateStartRequest, opts ...grpc.CallOption) (*EstimateStartResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EstimateStartResponse)
+	err := c.cc.Invoke(ctx, JobsService_EstimateStart_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobsServiceClient) ListReservations(ctx context.Context, in *ListReservationsRequest, opts ...grpc.CallOption) (*ListReservationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListReservationsResponse)
+	err := c.cc.Invoke(ctx, JobsService_ListReservations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *jobsServiceClient) WatchJobs(ctx context.Context, in *WatchJobsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &JobsService_ServiceDesc.Streams[0], JobsService_WatchJobs_FullMethodName, cOpts...)
@@ -266,20 +343,29 @@ type JobsService_ReadJobOutputClient = grpc.ServerStreamingClient[ReadJobOutputR
 //
 // A user sees and steers their own jobs; an operator everyone's. A job that the caller may not see is NOT_FOUND.
 type JobsServiceServer interface {
-	// Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-	// Idempotent with `request_id`.
+	// Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+	// NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+	// over first stays NEW until they are. Idempotent with `request_id`.
 	//
 	// INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+	// jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+	// INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+	// (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+	// `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+	// `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+	// and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
 	SubmitJob(context.Context, *SubmitJobRequest) (*Job, error)
-	// Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-	// violated field is named `jobs[i].…`.
+	// Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+	// violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
 	BatchSubmitJobs(context.Context, *BatchSubmitJobsRequest) (*BatchSubmitJobsResponse, error)
-	// Returns one job.
+	// Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+	// `fresh`, the engine is asked first.
 	//
-	// NOT_FOUND: there is none with this id that the caller may see.
+	// NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
 	GetJob(context.Context, *GetJobRequest) (*Job, error)
-	// Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+	// Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+	// system, jobs that were submitted around this service are listed too, to their owners and to operators.
 	//
 	// INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
 	ListJobs(context.Context, *ListJobsRequest) (*ListJobsResponse, error)
@@ -315,6 +401,29 @@ type JobsServiceServer interface {
 	//
 	// INVALID_ARGUMENT: the filter is empty.
 	CancelJobs(context.Context, *CancelJobsRequest) (*CancelJobsResponse, error)
+	// Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+	// Idempotent with `request_id`; without, every call sends another signal.
+	//
+	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+	// (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+	SignalJob(context.Context, *SignalJobRequest) (*Job, error)
+	// Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+	// elements. Idempotent with `request_id`.
+	//
+	// NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+	// (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+	RequeueJob(context.Context, *RequeueJobRequest) (*Job, error)
+	// Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+	// would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+	//
+	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+	// answer.
+	EstimateStart(context.Context, *EstimateStartRequest) (*EstimateStartResponse, error)
+	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+	//
+	// INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+	ListReservations(context.Context, *ListReservationsRequest) (*ListReservationsResponse, error)
 	// Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
 	// listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
 	// stream sends its position from time to time. Resume with `after_revision` set to the last `revision` received.
@@ -330,7 +439,8 @@ type JobsServiceServer interface {
 	// ended. The last response has `end` set. Output of a job that has not started is empty.
 	//
 	// NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-	// output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+	// output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+	// not be read as the job's user (`OUTPUT_UNREADABLE`).
 	ReadJobOutput(*ReadJobOutputRequest, grpc.ServerStreamingServer[ReadJobOutputResponse]) error
 	mustEmbedUnimplementedJobsServiceServer()
 }
@@ -368,6 +478,18 @@ func (UnimplementedJobsServiceServer) CancelJob(context.Context, *CancelJobReque
 }
 func (UnimplementedJobsServiceServer) CancelJobs(context.Context, *CancelJobsRequest) (*CancelJobsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelJobs not implemented")
+}
+func (UnimplementedJobsServiceServer) SignalJob(context.Context, *SignalJobRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method SignalJob not implemented")
+}
+func (UnimplementedJobsServiceServer) RequeueJob(context.Context, *RequeueJobRequest) (*Job, error) {
+	return nil, status.Error(codes.Unimplemented, "method RequeueJob not implemented")
+}
+func (UnimplementedJobsServiceServer) EstimateStart(context.Context, *EstimateStartRequest) (*EstimateStartResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EstimateStart not implemented")
+}
+func (UnimplementedJobsServiceServer) ListReservations(context.Context, *ListReservationsRequest) (*ListReservationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListReservations not implemented")
 }
 func (UnimplementedJobsServiceServer) WatchJobs(*WatchJobsRequest, grpc.ServerStreamingServer[WatchJobsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchJobs not implemented")
@@ -558,6 +680,78 @@ func _JobsService_CancelJobs_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _JobsService_SignalJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignalJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobsServiceServer).SignalJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobsService_SignalJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobsServiceServer).SignalJob(ctx, req.(*SignalJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobsService_RequeueJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RequeueJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobsServiceServer).RequeueJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobsService_RequeueJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobsServiceServer).RequeueJob(ctx, req.(*RequeueJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobsService_EstimateStart_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EstimateStartRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobsServiceServer).EstimateStart(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobsService_EstimateStart_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobsServiceServer).EstimateStart(ctx, req.(*EstimateStartRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobsService_ListReservations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListReservationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobsServiceServer).ListReservations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobsService_ListReservations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobsServiceServer).ListReservations(ctx, req.(*ListReservationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _JobsService_WatchJobs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchJobsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -622,6 +816,22 @@ var JobsService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelJobs",
 			Handler:    _JobsService_CancelJobs_Handler,
+		},
+		{
+			MethodName: "SignalJob",
+			Handler:    _JobsService_SignalJob_Handler,
+		},
+		{
+			MethodName: "RequeueJob",
+			Handler:    _JobsService_RequeueJob_Handler,
+		},
+		{
+			MethodName: "EstimateStart",
+			Handler:    _JobsService_EstimateStart_Handler,
+		},
+		{
+			MethodName: "ListReservations",
+			Handler:    _JobsService_ListReservations_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

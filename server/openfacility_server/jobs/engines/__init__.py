@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 from openfacility_server.jobs.model import JobReason, JobSpec, JobState, JobUsage, ResourceSpec
@@ -29,30 +28,78 @@ class FieldProblem:
     description: str
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the engine would not take a job, or change one.
+
+    ``message`` is a sentence; ``reason`` one of ``refusals.KINDS``, which decides what callers are told; ``field`` the
+    path inside the spec that is at fault, where that is known; ``engine_message`` the batch system's own words.
+    """
+
+    message: str
+    reason: str = "REFUSED"
+    field: str = ""
+    engine_message: str = ""
+
+
 class EngineError(Exception):
-    """The engine refused one operation for good; ``str()`` is a sentence for the caller."""
+    """The engine refused one operation for good; ``str()`` is a sentence for the caller.
+
+    ``applied`` names the parts of an update that took effect all the same, as in ``UPDATABLE`` (``spec.name``, …).
+    """
+
+    def __init__(self, refusal: Refusal | str, applied: Sequence[str] = ()) -> None:
+        self.refusal = Refusal(refusal, "UPDATE_REFUSED") if isinstance(refusal, str) else refusal
+        super().__init__(self.refusal.message)
+        self.applied = tuple(applied)
 
 
 class EngineUnavailable(Exception):
     """The engine does not answer; the same call may succeed later."""
 
 
+class EngineCannot(Exception):
+    """The engine does not have this kind of operation; ``str()`` is a sentence for the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRef:
+    """A job that an engine was given, or is about to be: how to find it again, and as whom.
+
+    ``native_id`` is empty while it is not known here whether the engine has the job.
+    """
+
+    id: str
+    owner: str
+    native_id: str
+    create_time: datetime
+    name: str = ""
+    external: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class EngineJob:
-    """One job (or one array element: arrays are expanded before they reach an engine) to hand over."""
+    """One job to hand over: a single one, an element of an array, or, where ``spec.array`` is set, an array as a whole.
+
+    ``doubtful``: it may have been handed over before, by a call that was cut off; look for it first.
+    """
 
     id: str
     spec: JobSpec
     owner: str
+    create_time: datetime
     array_job_id: str = ""
     array_index: int | None = None
+    dependencies: tuple[EngineDependency, ...] = ()
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why the engine would not take a job, in a sentence."""
+class EngineDependency:
+    """A job that another one depends on, by both ids. ``condition`` is in the spec, at the same place."""
 
-    message: str
+    job_id: str
+    native_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +114,23 @@ class EngineUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalJob:
+    """What is known of a job that was submitted around this service. ``spec.array`` is set for an array as a whole."""
+
+    owner: str
+    spec: JobSpec
+    submit_time: datetime
+    array_job_id: str = ""
+    array_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """How the engine sees one job now. Repeating an observation changes nothing.
 
     ``time`` is when the job entered ``state``; ``start_time`` is set once it has started, also when it has ended since
-    (so that a start nobody saw is still told).
+    (so that a start nobody saw is still told). ``external`` is set for a job that nobody handed over: it is taken on
+    record when it is not there yet; the array of an external element comes before it.
     """
 
     job_id: str
@@ -85,6 +144,10 @@ class Observation:
     start_time: datetime | None = None
     end_time: datetime | None = None
     usage: JobUsage | None = None
+    engine_reason: str = ""
+    expected_start: datetime | None = None
+    nodes: str = ""
+    external: ExternalJob | None = None
 
 
 class OutputStream(StrEnum):
@@ -92,6 +155,36 @@ class OutputStream(StrEnum):
 
     STDOUT = "stdout"
     STDERR = "stderr"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What would become of a job: refused, or started at a time (None: not known) on so many nodes and cores."""
+
+    refusal: Refusal | None = None
+    start_time: datetime | None = None
+    node_count: int = 0
+    core_count: int = 0
+    duration: timedelta | None = None
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A span in which nodes are kept for some. ``owners`` are users of this service."""
+
+    id: str
+    start_time: datetime
+    end_time: datetime
+    active: bool
+    nodes: str = ""
+    node_count: int = 0
+    core_count: int = 0
+    queue_name: str = ""
+    owners: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    maintenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +199,16 @@ class EngineHealth:
 class JobEngine(Protocol):
     """One batch system. All methods but ``check`` may be called from several server processes at once; ``follow`` is
     called by the one that leads the resource."""
+
+    @property
+    def verdict_wait(self) -> timedelta:
+        """How long a submit call waits for the engine to take or refuse the job; zero: it takes all that ``check`` lets
+        through, and nobody waits."""
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether an array is handed over as a whole; its elements' ids are then ``<array's id>_<index>``, with us and in
+        ``native_id``."""
 
     def check(self, spec: JobSpec) -> Sequence[FieldProblem]:
         """Returns what of a spec this engine can never honour. Quick: no waiting."""
@@ -122,23 +225,43 @@ class JobEngine(Protocol):
     async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal]:
         """Hands jobs over; returns the native id or a refusal for each. A job handed over before keeps its native id.
 
-        Raises EngineUnavailable; then none, some or all may have been taken, and the call is repeated later.
+        Raises EngineUnavailable; then none, some or all may have been taken, and the call is repeated later, with
+        ``doubtful`` jobs.
         """
 
-    async def cancel(self, job_ids: Sequence[str], reason: JobReason) -> None:
-        """Ends jobs, waiting or running; unknown and ended ones are passed over. The end itself is observed later."""
+    async def cancel(self, jobs: Sequence[JobRef], reason: JobReason) -> None:
+        """Ends jobs, waiting or running; unknown and ended ones are passed over. The end itself is observed later.
 
-    async def hold(self, job_ids: Sequence[str], reason: JobReason) -> None:
-        """Keeps waiting jobs from starting; jobs that run or have ended are passed over."""
+        ``reason`` says on whose behalf: as the owner, or as an operator.
+        """
 
-    async def release(self, job_ids: Sequence[str]) -> None:
-        """Undoes ``hold``."""
+    async def hold(self, jobs: Sequence[JobRef], reason: JobReason) -> None:
+        """Keeps waiting jobs from starting; jobs that run or have ended are passed over. Raises EngineError."""
 
-    async def update(self, job_id: str, update: EngineUpdate) -> None:
+    async def release(self, jobs: Sequence[JobRef], by_operator: bool) -> None:
+        """Undoes ``hold``. Raises EngineError."""
+
+    async def update(self, job: JobRef, update: EngineUpdate, by_operator: bool) -> None:
         """Changes a job. Raises EngineError when the engine cannot."""
 
-    async def observe(self, job_ids: Sequence[str]) -> Sequence[Observation]:
+    async def signal(self, jobs: Sequence[JobRef], signal: str, by_operator: bool) -> None:
+        """Sends a signal, such as ``USR1``, to running jobs; others are passed over. Raises EngineCannot, EngineError."""
+
+    async def requeue(self, jobs: Sequence[JobRef], hold: bool, by_operator: bool) -> None:
+        """Puts running jobs back into the queue. Raises EngineCannot, EngineError."""
+
+    async def estimate(self, spec: JobSpec, owner: str, dependencies: Sequence[EngineDependency]) -> Estimate:
+        """Says what would become of a job."""
+
+    async def reservations(self) -> Sequence[Reservation]:
+        """Returns the reservations that go on or are to come."""
+
+    async def observe(self, jobs: Sequence[JobRef]) -> Sequence[Observation]:
         """Returns how these jobs stand now; those that the engine does not know are left out."""
+
+    async def observe_all(self) -> Sequence[Observation]:
+        """Returns how all jobs stand that the engine has in hand, unfinished at least; also those that were submitted
+        around this service."""
 
     def follow(self) -> AsyncIterator[Sequence[Observation]]:
         """Yields what changes, as it changes, from the call on: at least once per change, in order per job.
@@ -146,5 +269,9 @@ class JobEngine(Protocol):
         The caller asks `observe` for its unfinished jobs first; nothing that happens after this call is made is missed.
         """
 
-    async def output_path(self, job_id: str, stream: OutputStream) -> Path | None:
-        """Returns where a job writes, or None while it has not started or when it never has."""
+    async def open_output(self, job: JobRef, spec: JobSpec, stream: OutputStream) -> int | None:
+        """Opens what a job writes, as its owner, for reading; the caller closes the descriptor.
+
+        None while it has not started or when it never has. Raises FileNotFoundError when the file has been removed,
+        EngineError when it may not be read.
+        """

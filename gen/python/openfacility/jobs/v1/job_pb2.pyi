@@ -43,6 +43,20 @@ class JobReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_REASON_CANCELED_BY_OPERATOR: _ClassVar[JobReason]
     JOB_REASON_DEPENDENCY_NEVER_SATISFIED: _ClassVar[JobReason]
     JOB_REASON_ARRAY_ELEMENTS: _ClassVar[JobReason]
+    JOB_REASON_BEGIN_TIME: _ClassVar[JobReason]
+    JOB_REASON_RESERVATION: _ClassVar[JobReason]
+    JOB_REASON_LICENSES: _ClassVar[JobReason]
+    JOB_REASON_NODES_UNAVAILABLE: _ClassVar[JobReason]
+    JOB_REASON_QUEUE_UNAVAILABLE: _ClassVar[JobReason]
+    JOB_REASON_LIMIT: _ClassVar[JobReason]
+    JOB_REASON_ALLOCATION_EXHAUSTED: _ClassVar[JobReason]
+    JOB_REASON_NEVER_STARTS: _ClassVar[JobReason]
+    JOB_REASON_NODE_FAILED: _ClassVar[JobReason]
+    JOB_REASON_PREEMPTED: _ClassVar[JobReason]
+    JOB_REASON_DEADLINE: _ClassVar[JobReason]
+    JOB_REASON_SUSPENDED: _ClassVar[JobReason]
+    JOB_REASON_REQUEUED: _ClassVar[JobReason]
+    JOB_REASON_OTHER: _ClassVar[JobReason]
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_NEW: JobState
 JOB_STATE_QUEUED: JobState
@@ -69,6 +83,20 @@ JOB_REASON_CANCELED_BY_OWNER: JobReason
 JOB_REASON_CANCELED_BY_OPERATOR: JobReason
 JOB_REASON_DEPENDENCY_NEVER_SATISFIED: JobReason
 JOB_REASON_ARRAY_ELEMENTS: JobReason
+JOB_REASON_BEGIN_TIME: JobReason
+JOB_REASON_RESERVATION: JobReason
+JOB_REASON_LICENSES: JobReason
+JOB_REASON_NODES_UNAVAILABLE: JobReason
+JOB_REASON_QUEUE_UNAVAILABLE: JobReason
+JOB_REASON_LIMIT: JobReason
+JOB_REASON_ALLOCATION_EXHAUSTED: JobReason
+JOB_REASON_NEVER_STARTS: JobReason
+JOB_REASON_NODE_FAILED: JobReason
+JOB_REASON_PREEMPTED: JobReason
+JOB_REASON_DEADLINE: JobReason
+JOB_REASON_SUSPENDED: JobReason
+JOB_REASON_REQUEUED: JobReason
+JOB_REASON_OTHER: JobReason
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "executable", "arguments", "script", "script_path", "directory", "inherit_environment", "environment", "stdin_path", "stdout_path", "stderr_path", "resources", "attributes", "pre_launch", "post_launch", "launcher", "container", "array", "dependencies", "labels", "hold")
@@ -220,7 +248,7 @@ class JobDependency(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., condition: _Optional[_Union[JobDependency.Condition, str]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "resource_id", "owner", "spec", "status", "transitions", "usage", "native_id", "create_time", "update_time", "start_time", "end_time", "array_job_id", "array_index", "array_counts", "cancel_requested", "etag", "revision")
+    __slots__ = ("id", "resource_id", "owner", "spec", "status", "transitions", "usage", "native_id", "create_time", "update_time", "start_time", "end_time", "array_job_id", "array_index", "array_counts", "cancel_requested", "etag", "revision", "observe_time", "external", "nodes")
     ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +267,9 @@ class Job(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    OBSERVE_TIME_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     id: str
     resource_id: str
     owner: str
@@ -257,21 +288,28 @@ class Job(_message.Message):
     cancel_requested: bool
     etag: str
     revision: int
-    def __init__(self, id: _Optional[str] = ..., resource_id: _Optional[str] = ..., owner: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ..., usage: _Optional[_Union[JobUsage, _Mapping]] = ..., native_id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., array_job_id: _Optional[str] = ..., array_index: _Optional[int] = ..., array_counts: _Optional[_Union[ArrayCounts, _Mapping]] = ..., cancel_requested: bool = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    observe_time: _timestamp_pb2.Timestamp
+    external: bool
+    nodes: str
+    def __init__(self, id: _Optional[str] = ..., resource_id: _Optional[str] = ..., owner: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ..., usage: _Optional[_Union[JobUsage, _Mapping]] = ..., native_id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., array_job_id: _Optional[str] = ..., array_index: _Optional[int] = ..., array_counts: _Optional[_Union[ArrayCounts, _Mapping]] = ..., cancel_requested: bool = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., observe_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., external: bool = ..., nodes: _Optional[str] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("state", "reason", "message", "exit_code", "signal")
+    __slots__ = ("state", "reason", "message", "exit_code", "signal", "engine_reason", "expected_start_time")
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_START_TIME_FIELD_NUMBER: _ClassVar[int]
     state: JobState
     reason: JobReason
     message: str
     exit_code: int
     signal: int
-    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[_Union[JobReason, str]] = ..., message: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ...) -> None: ...
+    engine_reason: str
+    expected_start_time: _timestamp_pb2.Timestamp
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[_Union[JobReason, str]] = ..., message: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., engine_reason: _Optional[str] = ..., expected_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class JobTransition(_message.Message):
     __slots__ = ("state", "reason", "time", "message")

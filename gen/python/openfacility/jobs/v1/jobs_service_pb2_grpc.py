@@ -90,6 +90,26 @@ class JobsServiceStub(object):
                 request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsRequest.SerializeToString,
                 response_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsResponse.FromString,
                 _registered_method=True)
+        self.SignalJob = channel.unary_unary(
+                '/openfacility.jobs.v1.JobsService/SignalJob',
+                request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.SignalJobRequest.SerializeToString,
+                response_deserializer=openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.RequeueJob = channel.unary_unary(
+                '/openfacility.jobs.v1.JobsService/RequeueJob',
+                request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.RequeueJobRequest.SerializeToString,
+                response_deserializer=openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.EstimateStart = channel.unary_unary(
+                '/openfacility.jobs.v1.JobsService/EstimateStart',
+                request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartRequest.SerializeToString,
+                response_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartResponse.FromString,
+                _registered_method=True)
+        self.ListReservations = channel.unary_unary(
+                '/openfacility.jobs.v1.JobsService/ListReservations',
+                request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsRequest.SerializeToString,
+                response_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsResponse.FromString,
+                _registered_method=True)
         self.WatchJobs = channel.unary_stream(
                 '/openfacility.jobs.v1.JobsService/WatchJobs',
                 request_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.WatchJobsRequest.SerializeToString,
@@ -116,35 +136,44 @@ class JobsServiceServicer(object):
     """
 
     def SubmitJob(self, request, context):
-        """Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-        Idempotent with `request_id`.
+        """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+        NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+        over first stays NEW until they are. Idempotent with `request_id`.
 
         INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-        what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+        what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+        jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+        INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+        (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+        `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+        `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+        and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchSubmitJobs(self, request, context):
-        """Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-        violated field is named `jobs[i].…`.
+        """Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+        violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Returns one job.
+        """Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+        `fresh`, the engine is asked first.
 
-        NOT_FOUND: there is none with this id that the caller may see.
+        NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+        """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+        system, jobs that were submitted around this service are listed too, to their owners and to operators.
 
         INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
         """
@@ -209,6 +238,49 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalJob(self, request, context):
+        """Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+        Idempotent with `request_id`; without, every call sends another signal.
+
+        NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+        (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueJob(self, request, context):
+        """Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+        elements. Idempotent with `request_id`.
+
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+        (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateStart(self, request, context):
+        """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+        would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+
+        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+        answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReservations(self, request, context):
+        """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+        those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+
+        INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJobs(self, request, context):
         """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
         listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
@@ -230,7 +302,8 @@ class JobsServiceServicer(object):
         ended. The last response has `end` set. Output of a job that has not started is empty.
 
         NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-        output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+        output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+        not be read as the job's user (`OUTPUT_UNREADABLE`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,6 +356,26 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.CancelJobs,
                     request_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsRequest.FromString,
                     response_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsResponse.SerializeToString,
+            ),
+            'SignalJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalJob,
+                    request_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.SignalJobRequest.FromString,
+                    response_serializer=openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'RequeueJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueJob,
+                    request_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.RequeueJobRequest.FromString,
+                    response_serializer=openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'EstimateStart': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateStart,
+                    request_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartRequest.FromString,
+                    response_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartResponse.SerializeToString,
+            ),
+            'ListReservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReservations,
+                    request_deserializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsRequest.FromString,
+                    response_serializer=openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsResponse.SerializeToString,
             ),
             'WatchJobs': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJobs,
@@ -548,6 +641,114 @@ class JobsService(object):
             '/openfacility.jobs.v1.JobsService/CancelJobs',
             openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsRequest.SerializeToString,
             openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.CancelJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openfacility.jobs.v1.JobsService/SignalJob',
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.SignalJobRequest.SerializeToString,
+            openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openfacility.jobs.v1.JobsService/RequeueJob',
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.RequeueJobRequest.SerializeToString,
+            openfacility_dot_jobs_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateStart(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openfacility.jobs.v1.JobsService/EstimateStart',
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartRequest.SerializeToString,
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.EstimateStartResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openfacility.jobs.v1.JobsService/ListReservations',
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsRequest.SerializeToString,
+            openfacility_dot_jobs_dot_v1_dot_jobs__service__pb2.ListReservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

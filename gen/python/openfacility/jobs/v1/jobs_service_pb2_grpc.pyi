@@ -45,23 +45,32 @@ class JobsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobsServiceAsyncStub: ...
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.SubmitJobRequest, _job_pb2.Job]
-    """Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-    Idempotent with `request_id`.
+    """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+    NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+    over first stays NEW until they are. Idempotent with `request_id`.
 
     INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-    what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+    what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+    jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+    INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+    (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+    `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+    `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+    and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
     """
     BatchSubmitJobs: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.BatchSubmitJobsRequest, _jobs_service_pb2.BatchSubmitJobsResponse]
-    """Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-    violated field is named `jobs[i].…`.
+    """Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+    violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.GetJobRequest, _job_pb2.Job]
-    """Returns one job.
+    """Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+    `fresh`, the engine is asked first.
 
-    NOT_FOUND: there is none with this id that the caller may see.
+    NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ListJobsRequest, _jobs_service_pb2.ListJobsResponse]
-    """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+    """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+    system, jobs that were submitted around this service are listed too, to their owners and to operators.
 
     INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
     """
@@ -102,6 +111,33 @@ class JobsServiceStub:
 
     INVALID_ARGUMENT: the filter is empty.
     """
+    SignalJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.SignalJobRequest, _job_pb2.Job]
+    """Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+    Idempotent with `request_id`; without, every call sends another signal.
+
+    NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+    (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+    """
+    RequeueJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.RequeueJobRequest, _job_pb2.Job]
+    """Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+    elements. Idempotent with `request_id`.
+
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+    (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+    """
+    EstimateStart: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.EstimateStartRequest, _jobs_service_pb2.EstimateStartResponse]
+    """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+    would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+
+    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+    answer.
+    """
+    ListReservations: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ListReservationsRequest, _jobs_service_pb2.ListReservationsResponse]
+    """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+    those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+
+    INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+    """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]
     """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
     listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
@@ -119,7 +155,8 @@ class JobsServiceStub:
     ended. The last response has `end` set. Output of a job that has not started is empty.
 
     NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-    output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+    output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+    not be read as the job's user (`OUTPUT_UNREADABLE`).
     """
 
 @_typing.type_check_only
@@ -138,23 +175,32 @@ class JobsServiceAsyncStub(JobsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.SubmitJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-    Idempotent with `request_id`.
+    """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+    NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+    over first stays NEW until they are. Idempotent with `request_id`.
 
     INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-    what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+    what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+    jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+    INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+    (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+    `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+    `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+    and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
     """
     BatchSubmitJobs: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.BatchSubmitJobsRequest, _jobs_service_pb2.BatchSubmitJobsResponse]  # type: ignore[assignment]
-    """Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-    violated field is named `jobs[i].…`.
+    """Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+    violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Returns one job.
+    """Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+    `fresh`, the engine is asked first.
 
-    NOT_FOUND: there is none with this id that the caller may see.
+    NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ListJobsRequest, _jobs_service_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+    """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+    system, jobs that were submitted around this service are listed too, to their owners and to operators.
 
     INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
     """
@@ -195,6 +241,33 @@ class JobsServiceAsyncStub(JobsServiceStub):
 
     INVALID_ARGUMENT: the filter is empty.
     """
+    SignalJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.SignalJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+    Idempotent with `request_id`; without, every call sends another signal.
+
+    NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+    (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+    """
+    RequeueJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.RequeueJobRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+    elements. Idempotent with `request_id`.
+
+    NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+    (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+    """
+    EstimateStart: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.EstimateStartRequest, _jobs_service_pb2.EstimateStartResponse]  # type: ignore[assignment]
+    """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+    would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+
+    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+    answer.
+    """
+    ListReservations: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ListReservationsRequest, _jobs_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
+    """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+    those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+
+    INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+    """
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
     listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
@@ -212,7 +285,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     ended. The last response has `end` set. Output of a job that has not started is empty.
 
     NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-    output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+    output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+    not be read as the job's user (`OUTPUT_UNREADABLE`).
     """
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -234,11 +308,18 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.SubmitJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Submits a job, or an array of jobs. The answer is the stored job, state NEW; the engine takes it from there.
-        Idempotent with `request_id`.
+        """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
+        NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
+        over first stays NEW until they are. Idempotent with `request_id`.
 
         INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
-        what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished jobs.
+        what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
+        jobs, or (`OVER_LIMIT`, `ALLOCATION_EXHAUSTED`) more than the batch system grants. What a batch system refuses is
+        INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION or RESOURCE_EXHAUSTED with a reason of its own for each case
+        (docs/errors.md), its own words in `ErrorInfo.metadata["engine_message"]`, and the job on record as FAILED under
+        `metadata["job_id"]`. UNAVAILABLE: the batch system does not answer. `ENGINE_UNAVAILABLE`: nothing was stored; retry.
+        `SUBMIT_PENDING`: it did not answer in time, and what was sent may still reach it. With a `request_id` the job is kept
+        and handed over once, as soon as that can be; repeat the call to learn what became of it. Without one it is canceled.
         """
 
     @_abc_1.abstractmethod
@@ -247,8 +328,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.BatchSubmitJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_service_pb2.BatchSubmitJobsResponse, _abc.Awaitable[_jobs_service_pb2.BatchSubmitJobsResponse]]:
-        """Submits up to 1,000 jobs in one call, all or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
-        violated field is named `jobs[i].…`.
+        """Submits up to 1,000 jobs in one call; all are stored or none. Idempotent with `request_id`. Errors as in `SubmitJob`; the
+        violated field is named `jobs[i].…`. The call does not wait for a batch system: jobs that one refuses become FAILED.
         """
 
     @_abc_1.abstractmethod
@@ -257,9 +338,10 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Returns one job.
+        """Returns one job, as this service knows it; `observe_time` says when that was last compared with the engine. With
+        `fresh`, the engine is asked first.
 
-        NOT_FOUND: there is none with this id that the caller may see.
+        NOT_FOUND: there is none with this id that the caller may see. UNAVAILABLE: with `fresh`, the engine does not answer.
         """
 
     @_abc_1.abstractmethod
@@ -268,7 +350,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_service_pb2.ListJobsResponse, _abc.Awaitable[_jobs_service_pb2.ListJobsResponse]]:
-        """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap.
+        """Lists jobs, newest first, finished ones included. `revision` is where a watch continues without a gap. Of a batch
+        system, jobs that were submitted around this service are listed too, to their owners and to operators.
 
         INVALID_ARGUMENT: the page token is not from this query and caller, or has expired (after 24 h); list from the start.
         """
@@ -341,6 +424,57 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SignalJob(
+        self,
+        request: _jobs_service_pb2.SignalJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Sends a signal to a running job: to its program and what that started. Of an array: to its running elements.
+        Idempotent with `request_id`; without, every call sends another signal.
+
+        NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: no such signal. FAILED_PRECONDITION: the job does not run
+        (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def RequeueJob(
+        self,
+        request: _jobs_service_pb2.RequeueJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Stops a running job and puts it back into the queue, to start anew from its beginning. Of an array: its running
+        elements. Idempotent with `request_id`.
+
+        NOT_FOUND: as in `GetJob`. FAILED_PRECONDITION: the job does not run (`JOB_STATE`), its engine puts none back
+        (`ENGINE_CANNOT`), or this one may not be (`UPDATE_REFUSED`). UNAVAILABLE: the engine does not answer.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateStart(
+        self,
+        request: _jobs_service_pb2.EstimateStartRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_service_pb2.EstimateStartResponse, _abc.Awaitable[_jobs_service_pb2.EstimateStartResponse]]:
+        """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
+        would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
+
+        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
+        answer.
+        """
+
+    @_abc_1.abstractmethod
+    def ListReservations(
+        self,
+        request: _jobs_service_pb2.ListReservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_service_pb2.ListReservationsResponse, _abc.Awaitable[_jobs_service_pb2.ListReservationsResponse]]:
+        """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
+        those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
+
+        INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+        """
+
+    @_abc_1.abstractmethod
     def WatchJobs(
         self,
         request: _jobs_service_pb2.WatchJobsRequest,
@@ -368,7 +502,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         ended. The last response has `end` set. Output of a job that has not started is empty.
 
         NOT_FOUND: as in `GetJob`, or the file has been removed. OUT_OF_RANGE: the offset is beyond the end of a finished job's
-        output. FAILED_PRECONDITION: an array job has no output of its own; read its elements'.
+        output. FAILED_PRECONDITION: an array job has no output of its own; read its elements' (`ARRAY_JOB`); or the file may
+        not be read as the job's user (`OUTPUT_UNREADABLE`).
         """
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
