@@ -176,6 +176,7 @@ class JobStatus:
     signal: int | None = None
     engine_reason: str = ""
     expected_start: datetime | None = None
+    engine_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

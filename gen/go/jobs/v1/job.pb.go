@@ -1236,8 +1236,10 @@ type JobStatus struct {
 	// QUEUED or HELD: when the batch system expects to start it. It knows for the jobs that come next only, and changes
 	// its mind.
 	ExpectedStartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expected_start_time,json=expectedStartTime,proto3" json:"expected_start_time,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// FAILED with `JOB_REASON_REFUSED`: what the batch system said.
+	EngineMessage string `protobuf:"bytes,8,opt,name=engine_message,json=engineMessage,proto3" json:"engine_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobStatus) Reset() {
@@ -1317,6 +1319,13 @@ func (x *JobStatus) GetExpectedStartTime() *timestamppb.Timestamp {
 		return x.ExpectedStartTime
 	}
 	return nil
+}
+
+func (x *JobStatus) GetEngineMessage() string {
+	if x != nil {
+		return x.EngineMessage
+	}
+	return ""
 }
 
 // One change of state.
@@ -1685,7 +1694,7 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\fobserve_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\x12\x1a\n" +
 	"\bexternal\x18\x14 \x01(\bR\bexternal\x12\x14\n" +
 	"\x05nodes\x18\x15 \x01(\tR\x05nodesB\x0e\n" +
-	"\f_array_index\"\xdd\x02\n" +
+	"\f_array_index\"\x84\x03\n" +
 	"\tJobStatus\x124\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1e.openfacility.jobs.v1.JobStateR\x05state\x127\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1f.openfacility.jobs.v1.JobReasonR\x06reason\x12\x18\n" +
@@ -1693,7 +1702,8 @@ const file_openfacility_jobs_v1_job_proto_rawDesc = "" +
 	"\texit_code\x18\x04 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12\x1b\n" +
 	"\x06signal\x18\x05 \x01(\x05H\x01R\x06signal\x88\x01\x01\x12#\n" +
 	"\rengine_reason\x18\x06 \x01(\tR\fengineReason\x12J\n" +
-	"\x13expected_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11expectedStartTimeB\f\n" +
+	"\x13expected_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11expectedStartTime\x12%\n" +
+	"\x0eengine_message\x18\b \x01(\tR\rengineMessageB\f\n" +
 	"\n" +
 	"_exit_codeB\t\n" +
 	"\a_signal\"\xc8\x01\n" +

@@ -53,7 +53,8 @@ const (
 type JobsServiceClient interface {
 	// Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
 	// NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
-	// over first stays NEW until they are. Idempotent with `request_id`.
+	// over first stays NEW until they are. Idempotent with `request_id`; a replay answers with the job as it is by then, or
+	// with the same refusal.
 	//
 	// INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
 	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
@@ -84,8 +85,9 @@ type JobsServiceClient interface {
 	//
 	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
 	// never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
-	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
-	// get the job again and decide anew.
+	// `spec.labels` can, of its elements the others too. What a batch system refuses has the codes and reasons of
+	// `SubmitJob`; `ErrorInfo.metadata["applied"]` names the paths, separated by commas, that were changed all the same.
+	// ABORTED: `etag` is not the current one; get the job again and decide anew.
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*Job, error)
 	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
 	// operator's hold takes over from the owner's.
@@ -345,7 +347,8 @@ type JobsService_ReadJobOutputClient = grpc.ServerStreamingClient[ReadJobOutputR
 type JobsServiceServer interface {
 	// Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
 	// NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
-	// over first stays NEW until they are. Idempotent with `request_id`.
+	// over first stays NEW until they are. Idempotent with `request_id`; a replay answers with the job as it is by then, or
+	// with the same refusal.
 	//
 	// INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
 	// what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
@@ -376,8 +379,9 @@ type JobsServiceServer interface {
 	//
 	// NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
 	// never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
-	// `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
-	// get the job again and decide anew.
+	// `spec.labels` can, of its elements the others too. What a batch system refuses has the codes and reasons of
+	// `SubmitJob`; `ErrorInfo.metadata["applied"]` names the paths, separated by commas, that were changed all the same.
+	// ABORTED: `etag` is not the current one; get the job again and decide anew.
 	UpdateJob(context.Context, *UpdateJobRequest) (*Job, error)
 	// Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
 	// operator's hold takes over from the owner's.

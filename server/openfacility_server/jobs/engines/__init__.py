@@ -130,7 +130,8 @@ class Observation:
 
     ``time`` is when the job entered ``state``; ``start_time`` is set once it has started, also when it has ended since
     (so that a start nobody saw is still told). ``external`` is set for a job that nobody handed over: it is taken on
-    record when it is not there yet; the array of an external element comes before it.
+    record when it is not there yet; the array of an external element comes before it. ``owner`` is whose job it is in
+    the engine, where it tells: nobody passes off theirs as another's.
     """
 
     job_id: str
@@ -147,6 +148,7 @@ class Observation:
     engine_reason: str = ""
     expected_start: datetime | None = None
     nodes: str = ""
+    owner: str = ""
     external: ExternalJob | None = None
 
 

@@ -294,7 +294,7 @@ class Job(_message.Message):
     def __init__(self, id: _Optional[str] = ..., resource_id: _Optional[str] = ..., owner: _Optional[str] = ..., spec: _Optional[_Union[JobSpec, _Mapping]] = ..., status: _Optional[_Union[JobStatus, _Mapping]] = ..., transitions: _Optional[_Iterable[_Union[JobTransition, _Mapping]]] = ..., usage: _Optional[_Union[JobUsage, _Mapping]] = ..., native_id: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., array_job_id: _Optional[str] = ..., array_index: _Optional[int] = ..., array_counts: _Optional[_Union[ArrayCounts, _Mapping]] = ..., cancel_requested: bool = ..., etag: _Optional[str] = ..., revision: _Optional[int] = ..., observe_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., external: bool = ..., nodes: _Optional[str] = ...) -> None: ...
 
 class JobStatus(_message.Message):
-    __slots__ = ("state", "reason", "message", "exit_code", "signal", "engine_reason", "expected_start_time")
+    __slots__ = ("state", "reason", "message", "exit_code", "signal", "engine_reason", "expected_start_time", "engine_message")
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -302,6 +302,7 @@ class JobStatus(_message.Message):
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_REASON_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_START_TIME_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     state: JobState
     reason: JobReason
     message: str
@@ -309,7 +310,8 @@ class JobStatus(_message.Message):
     signal: int
     engine_reason: str
     expected_start_time: _timestamp_pb2.Timestamp
-    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[_Union[JobReason, str]] = ..., message: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., engine_reason: _Optional[str] = ..., expected_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    engine_message: str
+    def __init__(self, state: _Optional[_Union[JobState, str]] = ..., reason: _Optional[_Union[JobReason, str]] = ..., message: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., engine_reason: _Optional[str] = ..., expected_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine_message: _Optional[str] = ...) -> None: ...
 
 class JobTransition(_message.Message):
     __slots__ = ("state", "reason", "time", "message")

@@ -47,7 +47,8 @@ class JobsServiceStub:
     SubmitJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.SubmitJobRequest, _job_pb2.Job]
     """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
     NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
-    over first stays NEW until they are. Idempotent with `request_id`.
+    over first stays NEW until they are. Idempotent with `request_id`; a replay answers with the job as it is by then, or
+    with the same refusal.
 
     INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
     what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
@@ -82,8 +83,9 @@ class JobsServiceStub:
 
     NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
     never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
-    `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
-    get the job again and decide anew.
+    `spec.labels` can, of its elements the others too. What a batch system refuses has the codes and reasons of
+    `SubmitJob`; `ErrorInfo.metadata["applied"]` names the paths, separated by commas, that were changed all the same.
+    ABORTED: `etag` is not the current one; get the job again and decide anew.
     """
     HoldJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]
     """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
@@ -177,7 +179,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     SubmitJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.SubmitJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
     NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
-    over first stays NEW until they are. Idempotent with `request_id`.
+    over first stays NEW until they are. Idempotent with `request_id`; a replay answers with the job as it is by then, or
+    with the same refusal.
 
     INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
     what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
@@ -212,8 +215,9 @@ class JobsServiceAsyncStub(JobsServiceStub):
 
     NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
     never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
-    `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
-    get the job again and decide anew.
+    `spec.labels` can, of its elements the others too. What a batch system refuses has the codes and reasons of
+    `SubmitJob`; `ErrorInfo.metadata["applied"]` names the paths, separated by commas, that were changed all the same.
+    ABORTED: `etag` is not the current one; get the job again and decide anew.
     """
     HoldJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.HoldJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Keeps a waiting job from starting. Of an array: its waiting elements. Holding a held job changes nothing, but that an
@@ -310,7 +314,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """Submits a job, or an array of jobs. The answer is the stored job. The `local` engine takes it from there: its state is
         NEW. A batch system has taken it when this returns: it has a `native_id`. A job that waits for others to be handed
-        over first stays NEW until they are. Idempotent with `request_id`.
+        over first stays NEW until they are. Idempotent with `request_id`; a replay answers with the job as it is by then, or
+        with the same refusal.
 
         INVALID_ARGUMENT: the spec is malformed, names an unknown resource or a job to depend on that is not there, or asks
         what the resource can never give; correct the named field. RESOURCE_EXHAUSTED: the caller has too many unfinished
@@ -369,8 +374,9 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND: as in `GetJob`. INVALID_ARGUMENT: a path that is unknown or never changes, or a value the resource can
         never give. FAILED_PRECONDITION: the path cannot change in the job's state; of an array job only `spec.name` and
-        `spec.labels` can, of its elements the others too. ABORTED: `etag` is not the current one;
-        get the job again and decide anew.
+        `spec.labels` can, of its elements the others too. What a batch system refuses has the codes and reasons of
+        `SubmitJob`; `ErrorInfo.metadata["applied"]` names the paths, separated by commas, that were changed all the same.
+        ABORTED: `etag` is not the current one; get the job again and decide anew.
         """
 
     @_abc_1.abstractmethod
