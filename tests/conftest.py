@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.engines.postgres", "tests.engines.oidc"]
+pytest_plugins = ["tests.engines.postgres", "tests.engines.oidc", "tests.engines.slurm"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
