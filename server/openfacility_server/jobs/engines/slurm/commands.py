@@ -1,0 +1,206 @@
+"""Slurm's commands, run as this server or as a user, within bounds of time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from openfacility_server.jobs.engines import EngineError, EngineUnavailable, Refusal
+from openfacility_server.jobs.engines.slurm.accounts import Account, Accounts
+from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_AT_ONCE = 8
+_MOST_OUTPUT = 64 * 1024 * 1024
+_PIECE = 256 * 1024
+# Commands that do not take the cluster's name from SLURM_CLUSTERS.
+_NAME_THE_CLUSTER = ("sacct",)
+
+# What the commands print when no daemon answers them, as opposed to one that says no.
+_DATABASE = re.compile(
+    r"slurmdbd|persistent connection|PersistInit|talking to the database|accounting_storage|SlurmDBD", re.IGNORECASE
+)
+_AWAY = re.compile(
+    r"Unable to contact slurm controller|slurm_persist_conn_open|Connection (refused|reset by peer|timed out)"
+    r"|Socket timed out|Zero Bytes were transmitted|standby mode|Transport endpoint is not connected"
+    r"|Protocol authentication error|Munge (en|de)code failed|talking to the database|Sending PersistInit"
+    r"|temporarily unable to accept job|Unable to establish (control machine|controller) address"
+    r"|Unable to resolve|No route to host|Insane message length|fetch_config: DNS SRV lookup failed"
+    r"|Could not establish a configuration source|Resource temporarily unavailable|Broken pipe"
+    r"|Communication connection failure",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended (negative: the signal), and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Commands:
+    """Runs commands of one cluster. For one event loop."""
+
+    def __init__(self, settings: SlurmSettings, accounts: Accounts | None = None) -> None:
+        """Nothing is run yet."""
+        self._settings = settings
+        self._accounts = accounts or Accounts()
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._environment = _environment(settings)
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str | None = None,
+        stdin: bytes = b"",
+        timeout: float | None = None,  # noqa: ASYNC109 -- the process is ended with it, and the error is ours
+        env: Mapping[str, str] | None = None,
+    ) -> Result:
+        """Runs one command to its end, as an account of this machine or as the server's own.
+
+        ``timeout`` in seconds; None: as configured. Times in the output are seconds since 1970. Where the cluster is
+        named in the configuration, the output of some commands begins with a line ``CLUSTER: name``.
+
+        Raises EngineUnavailable when Slurm does not answer, EngineError when the server cannot act as the user. That
+        Slurm says no is no exception: see ``code``.
+        """
+        limit = self._settings.timeout.total_seconds() if timeout is None else timeout
+        command, environment = await self.prepared(argv, user, env or {})
+        async with self._room:
+            result = await _run(command, environment, stdin, limit)
+        if result.code != 0:
+            _look_whether_away(result.err, argv[0])
+            if result.err.startswith("sudo:"):
+                raise cannot_act_as_user()
+        return result
+
+    async def prepared(
+        self, argv: Sequence[str], user: str | None, env: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Returns what to execute, and with which variables, so that a command runs as a user.
+
+        Raises EngineError when that cannot be.
+        """
+        environment = {**self._environment, **env}
+        command = list(argv)
+        if self._settings.cluster and argv[0] in _NAME_THE_CLUSTER:
+            command[1:1] = ["-M", self._settings.cluster]
+        if user is None:
+            return command, environment
+        account = await self._accounts.find(user)
+        if account is None:
+            raise EngineError(Refusal("You have no account on this cluster.", "NO_POSIX_ACCOUNT"))
+        environment |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name}
+        own = os.geteuid()
+        if account.uid == own:
+            return command, environment
+        if own == 0:
+            return [*_setpriv(account), *command], environment
+        if self._settings.sudo:
+            kept = ",".join(sorted(environment))
+            return ["sudo", "-n", "-u", account.name, f"--preserve-env={kept}", "--", *command], environment
+        raise cannot_act_as_user()
+
+
+def cannot_act_as_user() -> EngineError:
+    """Returns what callers are told when the server has no way to be them."""
+    text = "This server may not act as you on this cluster; its operators have to allow it."
+    return EngineError(Refusal(text, "CANNOT_ACT_AS_USER"))
+
+
+def _setpriv(account: Account) -> list[str]:
+    # An event loop of libuv cannot start processes as somebody else, and forking a large server to do it is slow.
+    groups = ",".join(str(group) for group in account.groups)
+    return ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--"]
+
+
+def _environment(settings: SlurmSettings) -> dict[str, str]:
+    """Returns a minimal environment: what is in the server's own (SBATCH_…, SQUEUE_…) would change what commands do."""
+    variables = {"PATH": PATH, "LC_ALL": "C.UTF-8", "SLURM_TIME_FORMAT": "%s"}
+    if settings.conf is not None:
+        variables["SLURM_CONF"] = str(settings.conf)
+    if settings.cluster:
+        variables["SLURM_CLUSTERS"] = settings.cluster
+    if settings.preload is not None:
+        variables["LD_PRELOAD"] = str(settings.preload)
+    return variables
+
+
+def _look_whether_away(err: str, program: str) -> None:
+    if not _AWAY.search(err):
+        return
+    if program in ("sacct", "sacctmgr", "sreport") or (_DATABASE.search(err) and "slurm controller" not in err):
+        raise EngineUnavailable("The batch system's accounting does not answer.")
+    raise EngineUnavailable("The batch system's controller does not answer.")
+
+
+async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: bytes, limit: float) -> Result:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+            limit=_PIECE,
+        )
+    except OSError as error:
+        text = f"The server cannot run {command[0]}: {error.strerror or 'failure'}."
+        raise EngineUnavailable(text) from error
+    try:
+        async with asyncio.timeout(limit):
+            out, err, _ = await asyncio.gather(
+                _read(process.stdout), _read(process.stderr), _write(process.stdin, stdin)
+            )
+            code = await process.wait()
+    except TimeoutError:
+        raise EngineUnavailable(f"The batch system did not answer within {limit:g} s.") from None
+    finally:
+        _end(process)
+    return Result(code, out, err)
+
+
+async def _read(stream: asyncio.StreamReader | None) -> str:
+    assert stream is not None
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await stream.read(_PIECE):
+        size += len(piece)
+        if size > _MOST_OUTPUT:
+            raise EngineUnavailable("The batch system's answer is too long.")
+        pieces.append(piece)
+    return b"".join(pieces).decode(errors="replace")
+
+
+async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:
+    if stream is None:
+        return
+    # It may end without reading all (RuntimeError: libuv's word for that); its exit code says why.
+    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
+        stream.write(data)
+        await stream.drain()
+    stream.close()
+
+
+def _end(process: asyncio.subprocess.Process) -> None:
+    """Kills a process that has not ended, with all that it started; the event loop reaps it."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError, PermissionError):  # PermissionError: sudo's, which ends by itself
+        os.killpg(process.pid, signal.SIGKILL)
+    # Our ends of the pipes, which would else be kept while they are full or something of it lives.
+    for number in range(3):
+        pipe = process._transport.get_pipe_transport(number)  # type: ignore[attr-defined]  # noqa: SLF001
+        if pipe is not None:
+            pipe.close()
