@@ -8,11 +8,11 @@ import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from openfacility_server.jobs.engines import EngineJob, Observation
+from openfacility_server.jobs.engines import EngineJob, JobRef, Observation, OutputStream
 from openfacility_server.jobs.engines.local import LocalEngine, LocalSettings
 from openfacility_server.jobs.model import JobReason, JobSpec, JobState
 
@@ -37,6 +37,22 @@ def settings_in(directory: Path, **values: Any) -> LocalSettings:
 def new_id() -> str:
     """An id that no other job of this test run has."""
     return f"t{os.getpid()}x{next(_numbers)}"
+
+
+def ref(job_id: str) -> JobRef:
+    """A job as the engine is asked for it."""
+    return JobRef(job_id, "me", job_id, datetime.now(UTC))
+
+
+def a_job(job_id: str, spec: JobSpec, **values: Any) -> EngineJob:
+    """A job to hand over."""
+    return EngineJob(job_id, spec, "me", datetime.now(UTC), **values)
+
+
+def elements(array_id: str, spec: JobSpec) -> list[EngineJob]:
+    """An array as this engine takes it."""
+    assert spec.array is not None
+    return [a_job(f"{array_id}_{i}", spec, array_job_id=array_id, array_index=i) for i in spec.array.indices]
 
 
 def shell(script: str, **values: Any) -> JobSpec:
@@ -80,6 +96,11 @@ async def numbers_in(path: Path, count: int = 1) -> list[int]:
     return await until(found)
 
 
+def _content(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
 class Followed:
     """An engine, and all that its `follow` has told."""
 
@@ -106,7 +127,7 @@ class Followed:
 
     async def clear_away(self) -> None:
         """Ends every job."""
-        await self.engine.cancel(self.unfinished(), JobReason.CANCELED_BY_OPERATOR)
+        await self.engine.cancel([ref(job_id) for job_id in self.unfinished()], JobReason.CANCELED_BY_OPERATOR)
         await self._until(lambda: not self.unfinished())
 
     def unfinished(self) -> list[str]:
@@ -114,15 +135,12 @@ class Followed:
         return sorted(names_in(self.settings.spool / "active"))
 
     async def submit(self, spec: JobSpec, job_id: str = "", **values: Any) -> str:
-        job = EngineJob(job_id or new_id(), spec, "me", **values)
-        answers = await self.engine.submit([job])
-        assert list(answers) == [job.id]
-        return job.id
+        job_id = job_id or new_id()
+        assert list(await self.engine.submit([a_job(job_id, spec, **values)])) == [job_id]
+        return job_id
 
     async def submit_array(self, spec: JobSpec, array_id: str = "") -> list[str]:
-        assert spec.array is not None
-        array_id = array_id or new_id()
-        jobs = [EngineJob(f"{array_id}_{i}", spec, "me", array_id, i) for i in spec.array.indices]
+        jobs = elements(array_id or new_id(), spec)
         assert list(await self.engine.submit(jobs)) == [job.id for job in jobs]
         return [job.id for job in jobs]
 
@@ -173,6 +191,11 @@ class Followed:
     async def run(self, spec: JobSpec) -> Observation:
         """Submits a job and waits for its end."""
         return await self.end_of(await self.submit(spec))
+
+    async def read(self, job_id: str, stream: OutputStream = OutputStream.STDOUT) -> bytes | None:
+        """What the engine opens as the job's output; None when it opens nothing."""
+        descriptor = await self.engine.open_output(ref(job_id), JobSpec(), stream)
+        return None if descriptor is None else await asyncio.to_thread(_content, descriptor)
 
     def output(self, job_id: str, name: str = "stdout") -> str:
         return (self.settings.spool / "jobs" / job_id / name).read_text()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from openfacility_server.jobs.engines import EngineError, EngineUpdate, OutputStream
+from openfacility_server.jobs.engines import EngineCannot, EngineError, EngineUpdate, OutputStream
 from openfacility_server.jobs.engines.local.shepherd import proc
 from openfacility_server.jobs.model import (
     Container,
@@ -22,7 +22,7 @@ from openfacility_server.jobs.model import (
     ResourceSpec,
 )
 
-from tests.engines.local_harness import Followed, alive, followed, names_in, numbers_in, shell, until, waits_for
+from tests.engines.local_harness import Followed, alive, followed, names_in, numbers_in, ref, shell, until, waits_for
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_states_in_order(local: Followed) -> None:
     end = await local.run(shell("sleep 0.3"))
     states = [observation.state for observation in local.of(end.job_id)]
     assert states == [JobState.QUEUED, JobState.ACTIVE, JobState.COMPLETED]
-    assert await local.engine.observe([end.job_id, "unknown"]) == [end]
+    assert await local.engine.observe([ref(end.job_id), ref("unknown")]) == [end]
 
 
 async def test_exit_code(local: Followed) -> None:
@@ -92,8 +92,8 @@ async def test_time_limit_changed_while_running(local: Followed) -> None:
     shorter = await local.submit(shell("sleep 1000", attributes=limit(900)))
     for job_id in (longer, shorter):
         await local.saw(job_id, JobState.ACTIVE)
-    await local.engine.update(longer, EngineUpdate(duration=timedelta(seconds=100)))
-    await local.engine.update(shorter, EngineUpdate(duration=timedelta(seconds=1)))
+    await local.engine.update(ref(longer), EngineUpdate(duration=timedelta(seconds=100)), by_operator=False)
+    await local.engine.update(ref(shorter), EngineUpdate(duration=timedelta(seconds=1)), by_operator=False)
     assert (await local.end_of(longer)).state is JobState.COMPLETED
     assert (await local.end_of(shorter)).reason is JobReason.TIME_LIMIT
 
@@ -137,27 +137,27 @@ async def test_cancel_ends_the_whole_tree(local: Followed, tmp_path: Path) -> No
     job_id = await local.submit(shell(script))
     processes = await numbers_in(pids, 4)
     assert all(alive(pid) for pid in processes)
-    await local.engine.cancel([job_id, "unknown", "../.."], JobReason.CANCELED_BY_OPERATOR)
+    await local.engine.cancel([ref(job_id), ref("unknown"), ref("../..")], JobReason.CANCELED_BY_OPERATOR)
     end = await local.end_of(job_id)
     assert (end.state, end.reason) == (JobState.CANCELED, JobReason.CANCELED_BY_OPERATOR)
     assert not any(alive(pid) for pid in processes)
-    await local.engine.cancel([job_id], JobReason.CANCELED_BY_OWNER)
-    assert await local.engine.observe([job_id]) == [end]
+    await local.engine.cancel([ref(job_id)], JobReason.CANCELED_BY_OWNER)
+    assert await local.engine.observe([ref(job_id)]) == [end]
 
 
 async def test_cancel_while_waiting(local: Followed) -> None:
     job_id = await local.submit(shell("echo ran", hold=True))
     await local.saw(job_id, JobState.HELD)
-    await local.engine.cancel([job_id], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(job_id)], JobReason.CANCELED_BY_OWNER)
     end = await local.end_of(job_id)
     assert (end.state, end.reason, end.start_time) == (JobState.CANCELED, JobReason.CANCELED_BY_OWNER, None)
-    assert await local.engine.output_path(job_id, OutputStream.STDOUT) is None
+    assert await local.read(job_id) is None
 
 
 async def test_exit_code_of_a_canceled_program(local: Followed) -> None:
     job_id = await local.submit(shell("trap 'exit 7' TERM; while :; do sleep 0.05; done"))
     await local.saw(job_id, JobState.ACTIVE)
-    await local.engine.cancel([job_id], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(job_id)], JobReason.CANCELED_BY_OWNER)
     end = await local.end_of(job_id)
     assert end.state is JobState.CANCELED
     assert end.signal in (None, signal.SIGTERM)  # SIGTERM, when it came before the trap was set
@@ -241,7 +241,8 @@ async def test_output_patterns(local: Followed, tmp_path: Path) -> None:
         path = tmp_path / f"my_job-{array_id}-{index}-%-{job_id}-%q.out"
         assert path.read_text() == "out\n"
         assert (tmp_path / f"err-{index}").read_text() == "err\n"
-        assert await local.engine.output_path(job_id, OutputStream.STDOUT) == path
+        assert await local.read(job_id) == b"out\n"
+        assert await local.read(job_id, OutputStream.STDERR) == b"err\n"
 
 
 async def test_merged_output_overwrites(local: Followed, tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ async def test_post_launch_after_cancel_is_bounded(local: Followed, tmp_path: Pa
     post = executable(tmp_path / "post", f"#!/bin/sh\ntouch {tmp_path}/ran; sleep 1000\n")
     job_id = await local.submit(shell("sleep 1000", post_launch=post))
     await local.saw(job_id, JobState.ACTIVE)
-    await local.engine.cancel([job_id], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(job_id)], JobReason.CANCELED_BY_OWNER)
     end = await local.end_of(job_id)
     assert (end.state, end.signal) == (JobState.CANCELED, signal.SIGTERM)
     assert (tmp_path / "ran").exists()
@@ -398,22 +399,138 @@ async def test_check_of_limits(tmp_path: Path) -> None:
         assert [problem.field for problem in local.engine.check(spec)] == ["resources.memory", "attributes.duration"]
         [job_id] = [await local.submit(shell("true", hold=True))]
         with pytest.raises(EngineError, match=r"attributes\.duration"):
-            await local.engine.update(job_id, EngineUpdate(duration=timedelta(hours=2)))
+            await local.engine.update(ref(job_id), EngineUpdate(duration=timedelta(hours=2)), by_operator=False)
 
 
 async def test_update(local: Followed) -> None:
     job_id = await local.submit(shell("echo $OPENFACILITY_CORES; sleep 0.5", name="old", stdout_path="%x", hold=True))
-    await local.engine.update(job_id, EngineUpdate(name="new", resources=ResourceSpec(process_count=3)))
-    await local.engine.release([job_id])
+    await local.engine.update(
+        ref(job_id), EngineUpdate(name="new", resources=ResourceSpec(process_count=3)), by_operator=False
+    )
+    await local.engine.release([ref(job_id)], by_operator=False)
     await local.saw(job_id, JobState.ACTIVE)
     with pytest.raises(EngineError, match="has been started"):
-        await local.engine.update(job_id, EngineUpdate(resources=ResourceSpec()))
+        await local.engine.update(ref(job_id), EngineUpdate(resources=ResourceSpec()), by_operator=False)
     end = await local.end_of(job_id)
     assert local.output(job_id, "work/new") == "3\n"
     with pytest.raises(EngineError, match="has ended"):
-        await local.engine.update(end.job_id, EngineUpdate(name="x"))
+        await local.engine.update(ref(end.job_id), EngineUpdate(name="x"), by_operator=False)
     with pytest.raises(EngineError, match="no such job"):
-        await local.engine.update("unknown", EngineUpdate(name="x"))
+        await local.engine.update(ref("unknown"), EngineUpdate(name="x"), by_operator=False)
+
+
+# Signals and what there is not
+
+
+async def test_signals(local: Followed, tmp_path: Path) -> None:
+    """Each one reaches the program and what it started, once, however busy its shepherd is."""
+    heard, ready = tmp_path / "heard", tmp_path / "ready"
+    loop = f"echo x >> {ready}; {waits_for(tmp_path / 'go')}"
+    child = f"trap 'echo child >> {heard}' USR1; {loop}"
+    job_id = await local.submit(
+        shell(
+            f"trap 'echo parent >> {heard}' USR1; setsid sh -c \"$CHILD\" & {loop}; wait", environment={"CHILD": child}
+        )
+    )
+    await until(lambda: ready.exists() and len(ready.read_text().split()) == 2)
+    for _ in range(2):
+        before = len(heard.read_text().split()) if heard.exists() else 0
+        await local.engine.signal([ref(job_id), ref("unknown")], "USR1", by_operator=False)
+        await until(lambda: heard.exists() and len(heard.read_text().split()) > before + 1)  # noqa: B023 -- awaited
+    assert sorted(heard.read_text().split()) == ["child", "child", "parent", "parent"]
+    (tmp_path / "go").touch()
+    end = await local.end_of(job_id)
+    assert end.state is JobState.COMPLETED
+    await local.engine.signal([ref(job_id)], "KILL", by_operator=False)
+    assert await local.engine.observe([ref(job_id)]) == [end]
+
+
+async def test_signals_while_the_shepherd_sleeps(local: Followed, tmp_path: Path) -> None:
+    """A shepherd that is stopped hears of all of them when it goes on."""
+    pids, heard = tmp_path / "pids", tmp_path / "heard"
+    script = f"trap 'echo x >> {heard}' USR1; trap 'echo y >> {heard}' USR2; echo $PPID > {pids}; "
+    job_id = await local.submit(shell(script + waits_for(tmp_path / "go")))
+    [shepherd] = await numbers_in(pids)
+    await local.saw(job_id, JobState.ACTIVE)
+    os.kill(shepherd, signal.SIGSTOP)
+    await local.engine.signal([ref(job_id)], "USR1", by_operator=False)
+    await local.engine.signal([ref(job_id)], "USR2", by_operator=False)
+    os.kill(shepherd, signal.SIGCONT)
+    await until(lambda: heard.exists() and sorted(heard.read_text().split()) == ["x", "y"])
+    (tmp_path / "go").touch()
+
+
+async def test_signal_that_kills(local: Followed) -> None:
+    job_id = await local.submit(shell("exec sleep 1000"))
+    await local.saw(job_id, JobState.ACTIVE)
+    with pytest.raises(EngineError, match="no such signal"):
+        await local.engine.signal([ref(job_id)], "NONE", by_operator=False)
+    await local.engine.signal([ref(job_id)], "KILL", by_operator=False)
+    end = await local.end_of(job_id)
+    assert (end.state, end.reason, end.signal) == (JobState.FAILED, JobReason.SIGNALED, signal.SIGKILL)
+
+
+async def test_signal_for_a_job_that_waits(local: Followed) -> None:
+    """It is passed over, not kept until the job runs."""
+    job_id = await local.submit(shell("sleep 0.2", hold=True))
+    await local.engine.signal([ref(job_id)], "KILL", by_operator=False)
+    await local.engine.release([ref(job_id)], by_operator=False)
+    assert (await local.end_of(job_id)).state is JobState.COMPLETED
+
+
+async def test_what_there_is_not(local: Followed) -> None:
+    assert await local.engine.reservations() == ()
+    with pytest.raises(EngineCannot, match="submit it again"):
+        await local.engine.requeue([ref("any")], hold=False, by_operator=True)
+
+
+async def test_estimate(local: Followed, tmp_path: Path) -> None:
+    spec = shell("true", attributes=limit(60), resources=ResourceSpec(process_count=2, cpu_cores_per_process=2))
+    free = await local.engine.estimate(spec, "me", ())
+    assert free.refusal is None
+    assert free.start_time is not None
+    assert (free.node_count, free.core_count, free.duration) == (1, 4, timedelta(seconds=60))
+    blocker = await local.submit(shell(waits_for(tmp_path / "go")))
+    await local.saw(blocker, JobState.ACTIVE)
+    full = await local.engine.estimate(spec, "me", ())
+    assert (full.refusal, full.start_time, full.core_count) == (None, None, 4)
+    assert (await local.engine.estimate(shell("true"), "me", ())).start_time is not None
+    large = await local.engine.estimate(shell("true", resources=ResourceSpec(process_count=9)), "me", ())
+    assert large.refusal is not None
+    assert (large.refusal.reason, large.refusal.field) == ("RESOURCES_IMPOSSIBLE", "resources.process_count")
+    (tmp_path / "go").touch()
+    await local.end_of(blocker)
+
+
+async def test_output(local: Followed, tmp_path: Path) -> None:
+    """It is read while the job writes it, and is gone when somebody removes it."""
+    job_id = await local.submit(
+        shell(f"echo one; {waits_for(tmp_path / 'go', 'echo two')}", stdout_path=f"{tmp_path}/o")
+    )
+    assert await local.read("unknown") is None
+    await until(lambda: (tmp_path / "o").exists() and (tmp_path / "o").read_text() == "one\n")
+    await local.saw(job_id, JobState.ACTIVE)
+    assert await local.read(job_id) == b"one\n"
+    (tmp_path / "go").touch()
+    await local.end_of(job_id)
+    assert await local.read(job_id) == b"one\ntwo\n"
+    assert await local.read(job_id, OutputStream.STDERR) == b""
+    (tmp_path / "o").unlink()
+    with pytest.raises(FileNotFoundError):
+        await local.read(job_id)
+    (tmp_path / "o").symlink_to(tmp_path / "o")
+    with pytest.raises(EngineError, match="cannot be read"):
+        await local.read(job_id)
+
+
+async def test_observe_all(local: Followed) -> None:
+    held = await local.submit(shell("true", hold=True))
+    runs = await local.submit(shell("sleep 1000"))
+    end = await local.run(shell("true"))
+    await local.saw(runs, JobState.ACTIVE)
+    states = {seen.job_id: seen.state for seen in await local.engine.observe_all()}
+    states.pop(end.job_id, None)
+    assert states == {held: JobState.HELD, runs: JobState.ACTIVE}
 
 
 # Housekeeping
@@ -433,7 +550,7 @@ async def test_retention(tmp_path: Path) -> None:
         old = await local.run(shell("true"))
         waiting = await local.submit(shell("true", hold=True))
         await until(lambda: not (local.settings.spool / "jobs" / old.job_id).exists())
-        assert [o.job_id for o in await local.engine.observe([old.job_id, waiting])] == [waiting]
+        assert [o.job_id for o in await local.engine.observe([ref(old.job_id), ref(waiting)])] == [waiting]
 
 
 async def test_submit_again(local: Followed, tmp_path: Path) -> None:

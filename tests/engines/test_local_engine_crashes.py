@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from openfacility_server.jobs.engines import EngineJob, EngineUnavailable
+from openfacility_server.jobs.engines import EngineUnavailable
 from openfacility_server.jobs.engines.local import LocalEngine
 from openfacility_server.jobs.engines.local.launch import Nursery
 from openfacility_server.jobs.engines.local.needs import Needs
@@ -24,10 +24,13 @@ from openfacility_server.jobs.model import JobArray, JobReason, JobSpec, JobStat
 
 from tests.engines.local_harness import (
     Followed,
+    a_job,
     alive,
+    elements,
     followed,
     new_id,
     numbers_in,
+    ref,
     settings_in,
     shell,
     until,
@@ -123,7 +126,7 @@ async def test_stop_and_start_while_jobs_run(local: Followed, tmp_path: Path) ->
     assert started.start_time == started.time
     (tmp_path / "go").touch()
     assert (await local.end_of(job_id)).exit_code == 8
-    await local.engine.release([queued])
+    await local.engine.release([ref(queued)], by_operator=False)
     assert (await local.end_of(queued)).exit_code == 9
 
 
@@ -135,16 +138,16 @@ async def test_second_process_steers_while_the_first_leads(
 
     async def state(job_id: str, wanted: JobState) -> None:
         async with asyncio.timeout(60):
-            while (await local.engine.observe([job_id]))[0].state is not wanted:  # noqa: ASYNC110 -- another leads
+            while (await local.engine.observe([ref(job_id)]))[0].state is not wanted:  # noqa: ASYNC110 -- another leads
                 await asyncio.sleep(0.01)
 
     runs = await local.submit(shell("sleep 1000"))
     held = await local.submit(shell("exit 4", hold=True))
     await state(runs, JobState.ACTIVE)
-    await local.engine.cancel([runs], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(runs)], JobReason.CANCELED_BY_OWNER)
     await state(runs, JobState.CANCELED)
     await state(held, JobState.HELD)
-    await local.engine.release([held])
+    await local.engine.release([ref(held)], by_operator=False)
     await state(held, JobState.FAILED)
     await until(lambda: not local.unfinished())
     seen = (tmp_path / "seen").read_text().splitlines()
@@ -244,7 +247,7 @@ async def test_crash_between_decision_and_start(tmp_path: Path) -> None:
     }
     spool = Spool(local.settings.spool)
     assert all(spool.begin(each, lambda _: launch) for each in (job_id, canceled))
-    await local.engine.cancel([canceled], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(canceled)], JobReason.CANCELED_BY_OWNER)
     await local.engine.close()
     async with followed(tmp_path) as later:
         assert (await later.end_of(job_id)).exit_code == 6
@@ -274,8 +277,8 @@ async def test_full_disk(small_disk: Path, tmp_path_factory: pytest.TempPathFact
         assert (await local.end_of(ends)).exit_code == 3
         waits = new_id()
         with suppress(EngineUnavailable):
-            await local.engine.submit([EngineJob(waits, shell("exit 4"), "me")])
-        await local.engine.cancel([fills], JobReason.CANCELED_BY_OWNER)
+            await local.engine.submit([a_job(waits, shell("exit 4"))])
+        await local.engine.cancel([ref(fills)], JobReason.CANCELED_BY_OWNER)
         assert (await local.end_of(fills)).state is JobState.CANCELED
         (small_disk / "fill").unlink()
         await local.submit(shell("exit 4"), waits)
@@ -287,7 +290,7 @@ async def test_submission_that_was_never_finished(local: Followed) -> None:
     marker = local.settings.spool / "active" / new_id()
     marker.touch()
     assert (await local.run(shell("exit 3"))).exit_code == 3
-    assert await local.engine.observe([marker.name]) == []
+    assert await local.engine.observe([ref(marker.name)]) == []
     os.utime(marker, (0, 0))
     await until(lambda: not marker.exists())
     await local.submit(shell("exit 4"), marker.name)
@@ -302,7 +305,7 @@ async def test_damaged_record(local: Followed) -> None:
     (local.settings.spool / "jobs" / damaged / "job.json").write_text('{"id')
     await local.start()
     assert (await local.run(shell("exit 3"))).exit_code == 3
-    assert await local.engine.observe([damaged]) == []
+    assert await local.engine.observe([ref(damaged)]) == []
     (local.settings.spool / "active" / damaged).unlink()
 
 
@@ -321,7 +324,7 @@ async def test_end_that_was_not_taken_is_told_again(tmp_path: Path) -> None:
     engine = LocalEngine(settings_in(tmp_path))
     await engine.open()
     job_id = new_id()
-    await engine.submit([EngineJob(job_id, shell("exit 3"), "me")])
+    await engine.submit([a_job(job_id, shell("exit 3"))])
     follower = engine.follow()
     async for batch in follower:
         if any(observation.state.final for observation in batch):
@@ -337,12 +340,11 @@ async def test_end_that_was_not_taken_is_told_again(tmp_path: Path) -> None:
 async def test_a_thousand_jobs_at_once(tmp_path: Path) -> None:
     """Single jobs and elements, each ending in its own way, each end told once."""
     async with followed(tmp_path, cores=32) as local:
-        singles = [EngineJob(new_id(), shell(f"exit {number % 7}"), "me") for number in range(500)]
+        singles = [a_job(new_id(), shell(f"exit {number % 7}")) for number in range(500)]
         spec = shell("exit $((OPENFACILITY_ARRAY_INDEX % 5))", array=JobArray(0, 499, 1, max_active=8))
-        array_id = new_id()
-        elements = [EngineJob(f"{array_id}_{i}", spec, "me", array_id, i) for i in range(500)]
-        first, second = await asyncio.gather(local.engine.submit(singles), local.engine.submit(elements))
-        assert [*first, *second] == [job.id for job in (*singles, *elements)]
+        array = elements(new_id(), spec)
+        first, second = await asyncio.gather(local.engine.submit(singles), local.engine.submit(array))
+        assert [*first, *second] == [job.id for job in (*singles, *array)]
         await local.ends_of([*first, *second], deadline=240)
         await local.run(shell("true"))
         counts = Counter(end.job_id for end in local.ends())
@@ -350,14 +352,14 @@ async def test_a_thousand_jobs_at_once(tmp_path: Path) -> None:
         assert set(counts.values()) == {1}
         codes = {end.job_id: end.exit_code for end in local.ends()}
         assert all(codes[job.id] == number % 7 for number, job in enumerate(singles))
-        assert all(codes[job.id] == index % 5 for index, job in enumerate(elements))
+        assert all(codes[job.id] == index % 5 for index, job in enumerate(array))
 
 
 async def test_a_long_queue_is_not_told_of_again(tmp_path: Path) -> None:
     """A long queue of held jobs does not slow down the one that runs."""
     async with followed(tmp_path) as local:
         spec = JobSpec(executable="/bin/true", hold=True)
-        jobs = [EngineJob(new_id(), spec, "me") for _ in range(2000)]
+        jobs = [a_job(new_id(), spec) for _ in range(2000)]
         await local.engine.submit(jobs)
         await local.saw(jobs[-1].id, JobState.HELD)
         before = len(local.seen)

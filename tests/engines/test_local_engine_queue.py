@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from openfacility_server.jobs.engines import EngineJob, EngineUpdate
+from openfacility_server.jobs.engines import EngineError, EngineUpdate
 from openfacility_server.jobs.engines.local import LocalEngine
 from openfacility_server.jobs.model import (
     DependencyCondition,
@@ -19,7 +19,7 @@ from openfacility_server.jobs.model import (
     ResourceSpec,
 )
 
-from tests.engines.local_harness import Followed, followed, new_id, settings_in, shell, until, waits_for
+from tests.engines.local_harness import Followed, a_job, followed, new_id, ref, settings_in, shell, until, waits_for
 
 AFTER, OK, NOT_OK, ANY = DependencyCondition
 
@@ -102,10 +102,10 @@ async def test_job_larger_than_the_resource_has_become(tmp_path: Path) -> None:
     await before.open()
     large = new_id()
     spec = shell("true", resources=ResourceSpec(process_count=2), hold=True)
-    await before.submit([EngineJob(large, spec, "me")])
+    await before.submit([a_job(large, spec)])
     await before.close()
     async with followed(tmp_path, cores=1) as local:
-        await local.engine.release([large])
+        await local.engine.release([ref(large)], by_operator=False)
         seen = await local.saw(large, JobState.QUEUED, JobReason.RESOURCES)
         assert "more than" in seen.message
         assert (await local.run(shell("true"))).state is JobState.COMPLETED  # it does not stand in the way
@@ -118,11 +118,14 @@ async def test_hold_and_release(local: Followed) -> None:
     job_id = await local.submit(shell("echo ran", hold=True))
     await local.saw(job_id, JobState.HELD, JobReason.HELD_BY_OWNER)
     assert (await local.run(shell("true"))).state is JobState.COMPLETED
-    await local.engine.hold([job_id], JobReason.HELD_BY_OPERATOR)  # takes over
-    await local.engine.hold([job_id], JobReason.HELD_BY_OWNER)  # changes nothing
-    [seen] = await local.engine.observe([job_id])
+    await local.engine.hold([ref(job_id)], JobReason.HELD_BY_OPERATOR)  # takes over
+    await local.engine.hold([ref(job_id)], JobReason.HELD_BY_OWNER)  # changes nothing
+    [seen] = await local.engine.observe([ref(job_id)])
     assert (seen.state, seen.reason) == (JobState.HELD, JobReason.HELD_BY_OPERATOR)
-    await local.engine.release([job_id, "unknown"])
+    with pytest.raises(EngineError, match="operator holds"):
+        await local.engine.release([ref(job_id), ref("unknown")], by_operator=False)
+    assert await local.engine.observe([ref(job_id)]) == [seen]
+    await local.engine.release([ref(job_id), ref("unknown")], by_operator=True)
     assert (await local.end_of(job_id)).state is JobState.COMPLETED
 
 
@@ -130,7 +133,7 @@ async def test_hold_a_waiting_job(local: Followed, tmp_path: Path) -> None:
     blocker = await local.submit(shell(waits_for(tmp_path / "go"), resources=ResourceSpec(process_count=4)))
     first, second = await local.submit(shell("true")), await local.submit(shell("true"))
     await local.saw(first, JobState.QUEUED, JobReason.RESOURCES)
-    await local.engine.hold([first, blocker], JobReason.HELD_BY_OPERATOR)
+    await local.engine.hold([ref(first), ref(blocker)], JobReason.HELD_BY_OPERATOR)
     await local.saw(first, JobState.HELD, JobReason.HELD_BY_OPERATOR)
     await local.saw(second, JobState.QUEUED, JobReason.RESOURCES)
     (tmp_path / "go").touch()
@@ -144,7 +147,7 @@ async def test_resources_changed_while_waiting(local: Followed, tmp_path: Path) 
     await local.saw(blocker, JobState.ACTIVE)
     wide = await local.submit(shell("true", resources=ResourceSpec(process_count=2)))
     await local.saw(wide, JobState.QUEUED, JobReason.RESOURCES)
-    await local.engine.update(wide, EngineUpdate(resources=ResourceSpec(process_count=1)))
+    await local.engine.update(ref(wide), EngineUpdate(resources=ResourceSpec(process_count=1)), by_operator=False)
     assert (await local.end_of(wide)).state is JobState.COMPLETED
     (tmp_path / "go").touch()
 
@@ -167,7 +170,7 @@ async def test_canceled_elements_make_room(local: Followed, tmp_path: Path) -> N
     spec = shell(waits_for(tmp_path / "go"), array=JobArray(0, 3, 1, max_active=1))
     ids = await local.submit_array(spec)
     await local.saw(ids[0], JobState.ACTIVE)
-    await local.engine.cancel(ids[:3], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(job_id) for job_id in ids[:3]], JobReason.CANCELED_BY_OWNER)
     await local.saw(ids[3], JobState.ACTIVE)
     (tmp_path / "go").touch()
     assert [end.state for end in await local.ends_of(ids)] == [JobState.CANCELED] * 3 + [JobState.COMPLETED]
@@ -213,7 +216,7 @@ async def test_after_the_start(local: Followed, tmp_path: Path) -> None:
     first = await local.submit(shell(waits_for(tmp_path / "go"), hold=True))
     second = await local.submit(shell("true", dependencies=(JobDependency(first, AFTER),)))
     await local.saw(second, JobState.QUEUED, JobReason.DEPENDENCY)
-    await local.engine.release([first])
+    await local.engine.release([ref(first)], by_operator=False)
     assert (await local.end_of(second)).state is JobState.COMPLETED
     assert not any(o.state.final for o in local.of(first))
     (tmp_path / "go").touch()
@@ -225,7 +228,7 @@ async def test_after_a_job_that_is_canceled_before_it_starts(local: Followed) ->
         await local.submit(shell("true", dependencies=(JobDependency(first, condition),)))
         for condition in (AFTER, NOT_OK, ANY, OK)
     ]
-    await local.engine.cancel([first], JobReason.CANCELED_BY_OWNER)
+    await local.engine.cancel([ref(first)], JobReason.CANCELED_BY_OWNER)
     states = [end.state for end in await local.ends_of(dependents)]
     assert states == [JobState.COMPLETED] * 3 + [JobState.CANCELED]
 
@@ -257,7 +260,7 @@ async def test_chain_falls(local: Followed) -> None:
     chain = [first]
     for _ in range(5):
         chain.append(await local.submit(shell("true", dependencies=(JobDependency(chain[-1], OK),))))
-    await local.engine.release([first])
+    await local.engine.release([ref(first)], by_operator=False)
     ends = await local.ends_of(chain)
     assert [end.reason for end in ends] == [JobReason.NONZERO_EXIT] + [JobReason.DEPENDENCY_NEVER_SATISFIED] * 5
 
@@ -276,7 +279,7 @@ async def test_no_spam(local: Followed, tmp_path: Path) -> None:
     await local.saw(waiting[-1], JobState.QUEUED, JobReason.PRIORITY)
     for _ in range(3):
         canceled = await local.submit(shell("true", hold=True))
-        await local.engine.cancel([canceled], JobReason.CANCELED_BY_OWNER)
+        await local.engine.cancel([ref(canceled)], JobReason.CANCELED_BY_OWNER)
         await local.end_of(canceled)
     assert all(len(local.of(job_id)) == 1 for job_id in waiting)
     (tmp_path / "go").touch()

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from openfacility_server.jobs.engines import FieldProblem
+from openfacility_server.jobs.engines import FieldProblem, Refusal
 from openfacility_server.jobs.engines.local.needs import needs_of
 from openfacility_server.jobs.engines.local.settings import LocalSettings
 from openfacility_server.jobs.model import JobSpec, ResourceSpec
 
 LAUNCHERS = ("", "single", "multiple")
+
+_REASONS = {
+    "attributes.duration": "BAD_TIME_LIMIT",
+    "attributes.queue_name": "BAD_QUEUE",
+    "attributes.reservation_id": "BAD_RESERVATION",
+    "directory": "BAD_DIRECTORY",
+    "script_path": "BAD_SCRIPT",
+    "pre_launch": "BAD_SCRIPT",
+    "post_launch": "BAD_SCRIPT",
+}
 
 
 def problems_of(spec: JobSpec, settings: LocalSettings, *, files: bool) -> list[FieldProblem]:
@@ -21,6 +31,14 @@ def problems_of(spec: JobSpec, settings: LocalSettings, *, files: bool) -> list[
     if files:
         found.extend(_paths(spec))
     return found
+
+
+def refusal_of(problems: Sequence[FieldProblem]) -> Refusal:
+    """Returns the refusal of a specification that has these problems, of which there is one at least."""
+    first = problems[0].field
+    reason = "RESOURCES_IMPOSSIBLE" if first.startswith("resources.") else _REASONS.get(first, "BAD_ATTRIBUTE")
+    message = " ".join(f"{problem.field}: {problem.description}" for problem in problems)
+    return Refusal(message, reason, first)
 
 
 def _resources(resources: ResourceSpec, settings: LocalSettings) -> Iterator[FieldProblem]:

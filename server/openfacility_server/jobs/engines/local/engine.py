@@ -6,26 +6,33 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal as signals
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from openfacility_server.jobs.engines import (
+    EngineCannot,
+    EngineDependency,
     EngineError,
     EngineHealth,
     EngineJob,
     EngineUnavailable,
     EngineUpdate,
+    Estimate,
     FieldProblem,
+    JobRef,
     Observation,
     OutputStream,
     Refusal,
+    Reservation,
 )
 from openfacility_server.jobs.engines.local import checks
 from openfacility_server.jobs.engines.local.codec import Json, exit_to_observation, from_nanoseconds, seconds
 from openfacility_server.jobs.engines.local.leader import Leader, observation_of, waiting_since
+from openfacility_server.jobs.engines.local.needs import needs_of
 from openfacility_server.jobs.engines.local.settings import LocalSettings
 from openfacility_server.jobs.engines.local.shepherd import record
 from openfacility_server.jobs.engines.local.spool import JOB_ID, Snapshot, Spool, held_by
@@ -48,6 +55,16 @@ class LocalEngine:
         self._files: ThreadPoolExecutor | None = None
         self._closed = asyncio.Event()
         self._leader: Leader | None = None
+
+    @property
+    def verdict_wait(self) -> timedelta:
+        """Nobody waits for a verdict: what `check` lets through is taken."""
+        return timedelta(0)
+
+    @property
+    def takes_arrays(self) -> bool:
+        """Elements are handed over one by one."""
+        return False
 
     def check(self, spec: JobSpec) -> Sequence[FieldProblem]:
         """Returns what of a spec this engine can never honour."""
@@ -115,25 +132,32 @@ class LocalEngine:
         if JOB_ID.match(job.id) is None or (job.array_job_id and JOB_ID.match(job.array_job_id) is None):
             return Refusal("The job's id is not one that this engine takes.")
         problems = checks.problems_of(job.spec, self._settings, files=False)
-        sentences = (f"{problem.field}: {problem.description}" for problem in problems)
-        return Refusal(" ".join(sentences)) if problems else None
+        return checks.refusal_of(problems) if problems else None
 
-    async def cancel(self, job_ids: Sequence[str], reason: JobReason) -> None:
+    async def cancel(self, jobs: Sequence[JobRef], reason: JobReason) -> None:
         """Ends jobs, waiting or running."""
-        await self._each(job_ids, lambda job_id: self._spool.cancel(job_id, reason.name))
+        await self._each(jobs, lambda job_id: self._spool.cancel(job_id, reason.name))
 
-    async def hold(self, job_ids: Sequence[str], reason: JobReason) -> None:
+    async def hold(self, jobs: Sequence[JobRef], reason: JobReason) -> None:
         """Keeps waiting jobs from starting. Of two reasons to hold a job, an operator's stays."""
-        await self._each(job_ids, lambda job_id: self._spool.hold(job_id, reason.name))
+        await self._each(jobs, lambda job_id: self._spool.hold(job_id, reason.name))
 
-    async def release(self, job_ids: Sequence[str]) -> None:
-        """Undoes `hold`."""
-        await self._each(job_ids, lambda job_id: self._spool.hold(job_id, None))
+    async def release(self, jobs: Sequence[JobRef], by_operator: bool) -> None:
+        """Undoes `hold`. Raises EngineError when an operator's hold is left to be undone by one."""
+        kept: list[str] = []
 
-    async def update(self, job_id: str, update: EngineUpdate) -> None:
+        def release(job_id: str) -> None:
+            if not self._spool.hold(job_id, None, by_operator=by_operator):
+                kept.append(job_id)
+
+        await self._each(jobs, release)
+        if kept:
+            raise EngineError(Refusal("An operator holds the job: ask them to release it.", "ACCESS_DENIED"))
+
+    async def update(self, job: JobRef, update: EngineUpdate, by_operator: bool) -> None:
         """Changes a job: its name and time limit until it has ended, the rest until it starts."""
         self._check_update(update)
-        await self._run(self._spool.change, job_id, lambda snapshot: _change(snapshot, update))
+        await self._run(self._spool.change, job.id, lambda snapshot: _change(snapshot, update))
 
     def _check_update(self, update: EngineUpdate) -> None:
         problems: list[FieldProblem | None] = [checks.duration_problem(update.duration, self._settings)]
@@ -142,12 +166,53 @@ class LocalEngine:
         if update.resources is not None:
             spec = JobSpec(resources=update.resources)
             problems.extend(checks.problems_of(spec, self._settings, files=False))
-        for problem in problems:
-            if problem is not None:
-                raise EngineError(f"{problem.field}: {problem.description}")
+        found = [problem for problem in problems if problem is not None]
+        if found:
+            raise EngineError(checks.refusal_of(found))
 
-    async def observe(self, job_ids: Sequence[str]) -> Sequence[Observation]:
+    async def signal(self, jobs: Sequence[JobRef], signal: str, by_operator: bool) -> None:
+        """Has running jobs' shepherds send a signal to all that they have started."""
+        number = signals.Signals.__members__.get(f"SIG{signal}")
+        if number is None:
+            raise EngineError(Refusal("This system has no such signal.", "REFUSED"))
+        await self._each(jobs, lambda job_id: self._spool.signal(job_id, number))
+
+    async def requeue(self, jobs: Sequence[JobRef], hold: bool, by_operator: bool) -> None:
+        """What runs is never put back. Raises EngineCannot."""
+        raise EngineCannot(
+            "This resource puts no running jobs back into its queue: cancel the job and submit it again."
+        )
+
+    async def estimate(self, spec: JobSpec, owner: str, dependencies: Sequence[EngineDependency]) -> Estimate:
+        """Says whether a job would start now. When, otherwise, is not known: jobs need no time limit here."""
+        problems = self.check(spec)
+        if problems:
+            return Estimate(refusal=checks.refusal_of(problems))
+        needs = needs_of(spec.resources, self._settings.cores)
+        leader = self._leader
+        at_once = not dependencies and not spec.hold and leader is not None and leader.queue.has_room(needs)
+        duration = spec.attributes.duration
+        return Estimate(
+            start_time=datetime.now(UTC) if at_once else None,
+            node_count=1,
+            core_count=needs.cores,
+            duration=self._settings.limit if duration is None else duration,
+            account=spec.attributes.account,
+        )
+
+    async def reservations(self) -> Sequence[Reservation]:
+        """There are none."""
+        return ()
+
+    async def observe(self, jobs: Sequence[JobRef]) -> Sequence[Observation]:
         """Returns how jobs stand by their files. Why a job is queued is known to the process that leads only."""
+        return await self._observe([job.id for job in jobs])
+
+    async def observe_all(self) -> Sequence[Observation]:
+        """Returns how all jobs stand that have not ended, or whose ends `follow` has still to tell."""
+        return await self._observe(await self._run(self._spool.active_ids))
+
+    async def _observe(self, job_ids: Sequence[str]) -> Sequence[Observation]:
         found: list[Observation] = []
         for first in range(0, len(job_ids), CHUNK):
             found.extend(await self._run(self._observe_some, job_ids[first : first + CHUNK]))
@@ -157,12 +222,24 @@ class LocalEngine:
     def _observe_some(self, job_ids: Sequence[str]) -> list[Observation]:
         return [_observe(snapshot) for job_id in job_ids if (snapshot := self._spool.read(job_id)) is not None]
 
-    async def output_path(self, job_id: str, stream: OutputStream) -> Path | None:
-        """Returns where a job writes, or None while it has not started or when it never has."""
-        if JOB_ID.match(job_id) is None:
+    async def open_output(self, job: JobRef, spec: JobSpec, stream: OutputStream) -> int | None:
+        """Opens what a job writes, wherever it has been told to: jobs and this process are one user's."""
+        if JOB_ID.match(job.id) is None:
             return None
-        started = await self._run(record.read_json, self._spool.path(job_id, record.STARTED))
-        return None if started is None else Path(started[stream.value])
+        started = await self._run(record.read_json, self._spool.path(job.id, record.STARTED))
+        if started is None or self._files is None:
+            return None
+        opening = self._files.submit(os.open, started[stream.value], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(error.errno, "the output has been removed") from error
+        except OSError as error:
+            message = f"The output cannot be read: {error.strerror or 'failure'}."
+            raise EngineError(Refusal(message, "OUTPUT_UNREADABLE")) from error
 
     async def follow(self) -> AsyncIterator[Sequence[Observation]]:
         """Leads the spool, once no other process does, and yields what changes.
@@ -219,7 +296,8 @@ class LocalEngine:
         os.close(lock)
         return None
 
-    async def _each(self, job_ids: Sequence[str], change: Callable[[str], object]) -> None:
+    async def _each(self, jobs: Sequence[JobRef], change: Callable[[str], object]) -> None:
+        job_ids = [job.id for job in jobs]
         chunks = [job_ids[first : first + CHUNK] for first in range(0, len(job_ids), CHUNK)]
         await _all(self._run(_for_each, chunk, change) for chunk in chunks)
 
@@ -242,6 +320,12 @@ async def _all(works: Iterable[Awaitable[None]]) -> None:
 
 def _unavailable(error: OSError) -> str:
     return f"The local engine cannot use its spool: {error.strerror or 'failure'}."
+
+
+def _close(opening: Future[int]) -> None:
+    """Closes a file that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 def _for_each(job_ids: Sequence[str], change: Callable[[str], object]) -> None:

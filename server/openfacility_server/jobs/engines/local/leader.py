@@ -291,7 +291,7 @@ class Leader:
         watched = entry.id in self._gone
         self._gone.discard(entry.id)
         if self._watch.watch(entry.id, snapshot.claim["pid"], snapshot.claim["identity"]):
-            if snapshot.cancel is not None or snapshot.control:
+            if snapshot.cancel is not None or snapshot.control or snapshot.signaled:
                 self._watch.tell(entry.id)
             return
         if await self._in_files(self._spool.probe, entry.id) is not Claim.ABANDONED:

@@ -212,17 +212,21 @@ class Queue:
     def step(self, *, may_start: bool = True) -> list[Entry]:
         """Takes everything that can start now, oldest first, and tells the others why they wait."""
         taken: list[Entry] = []
-        while may_start and (head := self._peek()) is not None and self._fits(head):
+        while may_start and (head := self._peek()) is not None and self._fits(head.needs):
             heapq.heappop(self._ready)
             self.take(head)
             taken.append(head)
         self._explain(self._peek())
         return taken
 
-    def _fits(self, entry: Entry) -> bool:
-        if entry.needs.cores > self.cores - self.used_cores:
+    def has_room(self, needs: Needs) -> bool:
+        """Whether a job that came now would start at once."""
+        return self._peek() is None and self._fits(needs)
+
+    def _fits(self, needs: Needs) -> bool:
+        if needs.cores > self.cores - self.used_cores:
             return False
-        return self.memory is None or entry.needs.memory <= self.memory - self.used_memory
+        return self.memory is None or needs.memory <= self.memory - self.used_memory
 
     def _peek(self) -> Entry | None:
         return self._first(self._ready, Place.READY)

@@ -77,6 +77,7 @@ class Snapshot:
     started: Json | None
     exit: Json | None
     active: bool
+    signaled: bool = False
 
 
 class Spool:
@@ -239,6 +240,7 @@ class Spool:
             started=record.read_json(self.path(job_id, record.STARTED)),
             exit=ended,
             active=os.path.exists(os.path.join(self.active, job_id)),
+            signaled=os.path.exists(self.path(job_id, record.SIGNALS)),
         )
 
     def fate(self, job_id: str) -> Fate:
@@ -270,19 +272,32 @@ class Spool:
         record.notify(self.root, job_id)
         return True
 
-    def hold(self, job_id: str, reason: str | None) -> None:
-        """Holds a waiting job, or releases it when there is no reason."""
+    def hold(self, job_id: str, reason: str | None, *, by_operator: bool = False) -> bool:
+        """Holds a waiting job, or releases it when there is no reason; False when only an operator may release it."""
         if not self.known(job_id):
-            return
+            return True
         with self.locked(job_id):
             snapshot = self.read(job_id)
             if snapshot is None or snapshot.launch is not None or snapshot.exit is not None:
-                return
+                return True
             held = held_by(snapshot)
+            if reason is None and held == JobReason.HELD_BY_OPERATOR.name and not by_operator:
+                return False
             if (held is None) == (reason is None) and (held == reason or reason != JobReason.HELD_BY_OPERATOR.name):
-                return  # holding a held job changes nothing, but for an operator, nor does releasing one that waits
+                return True  # holding a held job changes nothing, but for an operator, nor does releasing a waiting one
             change = {"hold": reason, "hold_time": time.time_ns()}
             record.write_json(self.path(job_id, record.CONTROL), snapshot.control | change)
+        record.notify(self.root, job_id)
+        return True
+
+    def signal(self, job_id: str, number: int) -> None:
+        """Has a signal sent to a running job's processes: its shepherd does so as soon as it hears of it."""
+        if not self.known(job_id) or not os.path.exists(self.path(job_id, record.STARTED)):
+            return
+        with self.locked(job_id):
+            if os.path.exists(self.path(job_id, record.EXIT)):
+                return
+            record.append_signal(self.path(job_id, record.SIGNALS), number)
         record.notify(self.root, job_id)
 
     def change(self, job_id: str, decide: Callable[[Snapshot], Json]) -> None:

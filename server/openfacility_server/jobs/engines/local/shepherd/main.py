@@ -72,6 +72,7 @@ class Shepherd:
         self.ended: list[int] = []  # their wait statuses, in the order of their ends
         self.deciding: int | None = None  # the status that the job's exit code comes from
         self.childless = False
+        self.signals_read = 0  # bytes of the file of signals that have been seen to
         self.peak = 0
         self.interval = FIRST_SAMPLE
         self.next_sample = 0.0
@@ -210,6 +211,7 @@ class Shepherd:
         moment = now()
         if orders or moment >= self.next_sample:
             self.limit = self._limit()
+            self._pass_signals_on()
             self._obey_cancel()
         if moment >= self.next_sample:
             self._sample(moment)
@@ -232,6 +234,11 @@ class Shepherd:
         reason = record.read_cancel(self.job.file(record.CANCEL))
         if reason is not None:
             self._stop(reason, "")
+
+    def _pass_signals_on(self) -> None:
+        numbers, self.signals_read = record.read_signals(self.job.file(record.SIGNALS), self.signals_read)
+        for number in numbers:
+            self._signal(number)
 
     def _sample(self, moment: float) -> None:
         used = proc.resident(proc.descendants(os.getpid()))

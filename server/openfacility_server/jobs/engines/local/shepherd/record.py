@@ -17,6 +17,7 @@ JOB = "job.json"  # what was submitted; never changes
 SCRIPT = "script"  # the inline script, when there is one
 CONTROL = "control.json"  # what was changed since: hold, name, duration, ...
 CANCEL = "cancel"  # somebody wants the end of it: a symbolic link to the reason, the first one counts
+SIGNALS = "signals"  # signals that somebody has sent: a number in each line, only ever appended to
 LAUNCH = "launch.json"  # the leader decided to start it; from here on it cannot be held or given other resources
 CLAIM = "claim"  # locked by its shepherd for as long as that lives; not empty: a shepherd has taken the job
 STARTED = "started.json"  # it runs, since when, and what
@@ -89,6 +90,27 @@ def read_cancel(path: str) -> str | None:
         return os.readlink(path)
     except FileNotFoundError:
         return None
+
+
+def append_signal(path: str, number: int) -> None:
+    """Asks for a signal to be sent to a job's processes."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(fd, b"%d\n" % number)
+    finally:
+        os.close(fd)
+
+
+def read_signals(path: str, offset: int) -> tuple[list[int], int]:
+    """Returns the signals asked for behind an offset, and the offset behind them."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return [], offset
+    complete = content[: content.rfind(b"\n") + 1]
+    return [int(line) for line in complete.split() if line.isdigit()], offset + len(complete)
 
 
 def remove(path: str) -> None:
