@@ -93,7 +93,8 @@ class SlurmCluster:
     """One cluster. ``start`` it, and ``remove`` it in the end; or use it in a ``with``, which does both.
 
     ``nodes`` nodes n1, n2, … of ``cpus`` cores each. A job that ended is forgotten by the controller after
-    ``min_job_age`` seconds. ``extra`` are further lines of slurm.conf. With ``hints`` the files of deploy/slurm are
+    ``min_job_age`` seconds. ``extra`` are further lines of slurm.conf, which win over
+    those of the template. With ``hints`` the files of deploy/slurm are
     installed; with ``rest`` slurmrestd runs.
 
     The names of its daemons: munged, mariadbd, slurmdbd, slurmctld, n1, n2, …, slurmrestd.
@@ -228,7 +229,10 @@ class SlurmCluster:
     # Breaking it.
 
     def start_daemon(self, name: str) -> None:
-        """Starts a daemon unless it runs, and waits until it answers."""
+        """Starts a daemon unless it runs, and waits until it answers.
+
+        A controller that comes back answers before it has found its nodes, which takes it a few seconds more.
+        """
         daemon = self._daemons[name]
         if not daemon.running():
             daemon.process = self._spawner.submit(self._spawn, daemon).result()
