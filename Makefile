@@ -64,17 +64,30 @@ lock: $(SETUP) ## Lock the newest versions that pyproject.toml and requirements/
 LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
+SLURM_PROGRAMS := munged mariadbd mariadb-install-db my_print_defaults slurmdbd sacctmgr slurmctld slurmd slurmrestd sbatch
+SLURM_PACKAGES := munge mariadb-server-core mariadb-client-core slurmdbd slurmctld slurmd slurm-client slurmrestd slurm-wlm-jwt-plugin
+
 .PHONY: test-deps
 test-deps: ## Install with apt-get what the tests need and pip cannot bring
-	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then exit 0; fi; \
+	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); packages=(); \
+	if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		missing+=(initdb postgres); packages+=(postgresql); \
+	fi; \
+	slurm=(); for program in $(SLURM_PROGRAMS); do command -v "$$program" >/dev/null || slurm+=("$$program"); done; \
+	if ls -d /usr/lib/*/slurm-wlm >/dev/null 2>&1 && ! ls /usr/lib/*/slurm-wlm/auth_jwt.so >/dev/null 2>&1; then \
+		slurm+=(auth_jwt.so); \
+	fi; \
+	if [ "$${#slurm[@]}" != 0 ]; then missing+=("$${slurm[@]}"); packages+=($(SLURM_PACKAGES)); fi; \
+	if [ "$${#packages[@]}" = 0 ]; then exit 0; fi; \
 	as_root=(); if [ "$$(id -u)" != 0 ]; then as_root=(sudo -n); fi; \
 	if ! command -v apt-get >/dev/null || ! "$${as_root[@]}" true 2>/dev/null; then \
-		echo "PostgreSQL's server programs (initdb, postgres) are missing and cannot be installed from here."; \
-		echo "Install them yourself, for instance: sudo apt-get install postgresql"; \
+		echo "Missing, and cannot be installed from here: $${missing[*]}"; \
+		echo "Install them yourself, for instance: sudo apt-get install --no-install-recommends $${packages[*]}"; \
 		exit 0; \
 	fi; \
 	"$${as_root[@]}" apt-get update -qq; \
-	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends postgresql >/dev/null
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -qq --no-install-recommends "$${packages[@]}" >/dev/null
 
 .PHONY: tools
 tools: $(TOOLS)/grpcurl ## Build the Go programs that tests and demonstrations call, into .build/bin

@@ -37,6 +37,7 @@ PROGRAMS = (
     "munged",
     "mariadbd",
     "mariadb-install-db",
+    "my_print_defaults",  # mariadb-install-db asks it
     "slurmdbd",
     "sacctmgr",
     "slurmctld",
@@ -424,7 +425,7 @@ class SlurmCluster:
         return re.sub(r"@([A-Z_]+)@", lambda found: str(values[found[1]]), text).encode()
 
     def _build_preload(self) -> None:
-        compiler = shutil.which("gcc")
+        compiler = shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
             return  # without it accounting takes longer, and slurmdbd listens on all addresses
         built = self.base / "etc" / "nodelay.so"
