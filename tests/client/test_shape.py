@@ -31,6 +31,8 @@ MESSAGES = {
     of.JobFilter: pb.JobFilter,
     of.JobChange: pb.JobChange,
     of.JobPage: pb.ListJobsResponse,
+    of.Estimate: pb.EstimateStartResponse,
+    of.Reservation: pb.Reservation,
 }
 ENUMS = {
     of.JobState: job_pb2.JobState.DESCRIPTOR,

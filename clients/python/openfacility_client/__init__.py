@@ -14,7 +14,8 @@ the exceptions drawn in `openfacility_client._exceptions`, all of them `OpenFaci
 from __future__ import annotations
 
 from openfacility_client._async.client import AsyncClient
-from openfacility_client._async.jobs import AsyncJobPager, AsyncJobs
+from openfacility_client._async.job_pager import AsyncJobPager
+from openfacility_client._async.jobs import AsyncJobs
 from openfacility_client._async.status import AsyncStatus
 from openfacility_client._async.status_streams import AsyncStatusPager, AsyncStatusWatch
 from openfacility_client._async.streams import AsyncJobOutput, AsyncJobWatch
@@ -37,6 +38,7 @@ from openfacility_client._exceptions import (
     OutOfRange,
     PermissionDenied,
     PreconditionViolation,
+    QuotaViolation,
     ResourceExhausted,
     ResourceReference,
     RPCError,
@@ -50,6 +52,7 @@ from openfacility_client._model import (
     ChangeType,
     Condition,
     Container,
+    Estimate,
     HealthStatus,
     Job,
     JobArray,
@@ -64,6 +67,7 @@ from openfacility_client._model import (
     JobStatus,
     JobTransition,
     JobUsage,
+    Reservation,
     ResourceSpec,
     VolumeMount,
 )
@@ -97,7 +101,8 @@ from openfacility_client._status_model import (
 )
 from openfacility_client._status_requests import EventOptions, IncidentOptions, ResourceOptions
 from openfacility_client._sync.client import Client
-from openfacility_client._sync.jobs import JobPager, Jobs
+from openfacility_client._sync.job_pager import JobPager
+from openfacility_client._sync.jobs import Jobs
 from openfacility_client._sync.status import Status
 from openfacility_client._sync.status_streams import StatusPager, StatusWatch
 from openfacility_client._sync.streams import JobOutput, JobWatch
@@ -131,6 +136,7 @@ __all__ = [
     "CurrentStatus",
     "DataLoss",
     "DeadlineExceeded",
+    "Estimate",
     "Event",
     "EventOptions",
     "Facility",
@@ -170,7 +176,9 @@ __all__ = [
     "PeerFacility",
     "PermissionDenied",
     "PreconditionViolation",
+    "QuotaViolation",
     "RPCError",
+    "Reservation",
     "Resolution",
     "Resource",
     "ResourceExhausted",

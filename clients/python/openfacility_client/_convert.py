@@ -22,7 +22,7 @@ from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
 from openfacility.status.v1 import status_pb2, status_service_pb2
 
 from openfacility_client import _status_model as status
-from openfacility_client._model import Job, JobChange, JobFilter, JobPage, JobSpec
+from openfacility_client._model import Estimate, Job, JobChange, JobFilter, JobPage, JobSpec, Reservation
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import EnumDescriptor
@@ -31,10 +31,12 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 _MESSAGES: dict[type[Any], type[Message]] = {
+    Estimate: jobs_service_pb2.EstimateStartResponse,
     Job: job_pb2.Job,
     JobChange: jobs_service_pb2.JobChange,
     JobPage: jobs_service_pb2.ListJobsResponse,
     JobSpec: job_pb2.JobSpec,
+    Reservation: jobs_service_pb2.Reservation,
     status.AvailabilityReport: status_service_pb2.CheckAvailabilityResponse,
     status.Event: status_pb2.Event,
     status.Facility: status_pb2.Facility,
@@ -123,7 +125,8 @@ def _plan(kind: Any, descriptor: Any) -> tuple[tuple[str, bool, Callable[[Any], 
 
 def _reader(field: Any, hint: Any) -> Callable[[Any], Any]:
     if _is_map(field):
-        return dict
+        read_value = _element_reader(field.message_type.fields_by_name["value"], typing.get_args(hint)[1])
+        return lambda values: {key: read_value(value) for key, value in values.items()}
     read = _element_reader(field, _element_type(hint))
     if field.is_repeated:
         return lambda values: tuple([read(value) for value in values])
@@ -167,7 +170,11 @@ def _read_duration(message: Any) -> timedelta:
 def _write(message: Any, field: Any, value: Any) -> None:
     target = getattr(message, field.name)
     if _is_map(field):
-        target.update(value)
+        for key, element in value.items():
+            if isinstance(element, datetime):
+                target[key].FromDatetime(element)
+            else:
+                target[key] = element
     elif field.is_repeated:
         for element in value:
             if field.message_type is not None:

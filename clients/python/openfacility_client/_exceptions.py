@@ -12,7 +12,7 @@ OpenFacilityError
     ├── NotFound              there is none that the caller may see
     ├── AlreadyExists         there is one already
     ├── Aborted               changed by somebody else meanwhile: read it again and decide anew (= Conflict)
-    ├── ResourceExhausted     too much at once: wait for `retry_after`
+    ├── ResourceExhausted     too much at once: wait for `retry_after`; or more than is granted: see `violations`
     ├── Unavailable           the service cannot be reached or is stopping: try again
     ├── DeadlineExceeded      time ran out; a mutation may or may not have happened (also a TimeoutError)
     ├── Canceled              the call was canceled from outside
@@ -55,6 +55,16 @@ class PreconditionViolation:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaViolation:
+    """One limit that is reached."""
+
+    subject: str
+    """What it is about, such as a job id."""
+    description: str
+    """Which limit, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceReference:
     """The thing that an error is about."""
 
@@ -94,7 +104,7 @@ class RPCError(OpenFacilityError):
         request_id: str = "",
         retry_request_id: str = "",
         retry_after: float | None = None,
-        violations: tuple[FieldViolation | PreconditionViolation, ...] = (),
+        violations: tuple[FieldViolation | PreconditionViolation | QuotaViolation, ...] = (),
         resource: ResourceReference | None = None,
     ) -> None:
         """Hold what the server told about the failure."""
@@ -114,9 +124,24 @@ class RPCError(OpenFacilityError):
         self.retry_after = retry_after
         """Seconds to wait before another try, when the server says so."""
         self.violations = violations
-        """Fields that break a rule, or conditions that do not hold."""
+        """Fields that break a rule, conditions that do not hold, or limits that are reached."""
         self.resource = resource
         """What the error is about, when the server says so."""
+
+    @property
+    def engine_message(self) -> str:
+        """The batch system's own words, when it was the one to refuse."""
+        return self.metadata.get("engine_message", "")
+
+    @property
+    def job_id(self) -> str:
+        """Id of the job that this is about; what a batch system refused to take is on record under it, as FAILED."""
+        return self.metadata.get("job_id", "")
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """Of an update that the batch system refused: what it changed all the same, such as `spec.name`."""
+        return tuple(path for path in self.metadata.get("applied", "").split(",") if path)
 
     def __str__(self) -> str:
         """Say everything that helps, on one line per violation."""
@@ -126,6 +151,8 @@ class RPCError(OpenFacilityError):
         for violation in self.violations:
             subject = violation.field if isinstance(violation, FieldViolation) else violation.subject
             lines.append(f"  {subject}: {violation.description}")
+        if self.engine_message and self.engine_message not in self.message:
+            lines.append(f"  the batch system's words: {self.engine_message}")
         return "\n".join(lines)
 
 
@@ -196,7 +223,10 @@ Conflict = Aborted
 
 
 class ResourceExhausted(RPCError):
-    """Too much at once: wait for `retry_after` seconds, or ask for less."""
+    """Too much at once: wait for `retry_after` seconds, or ask for less.
+
+    With `OVER_LIMIT` or `ALLOCATION_EXHAUSTED` as the reason: more than the batch system grants; waiting is no help.
+    """
 
     code = "RESOURCE_EXHAUSTED"
 

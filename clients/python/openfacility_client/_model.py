@@ -55,6 +55,21 @@ class JobReason(StrEnum):
     CANCELED_BY_OPERATOR = "CANCELED_BY_OPERATOR"
     DEPENDENCY_NEVER_SATISFIED = "DEPENDENCY_NEVER_SATISFIED"
     ARRAY_ELEMENTS = "ARRAY_ELEMENTS"
+    BEGIN_TIME = "BEGIN_TIME"
+    RESERVATION = "RESERVATION"
+    LICENSES = "LICENSES"
+    NODES_UNAVAILABLE = "NODES_UNAVAILABLE"
+    QUEUE_UNAVAILABLE = "QUEUE_UNAVAILABLE"
+    LIMIT = "LIMIT"
+    ALLOCATION_EXHAUSTED = "ALLOCATION_EXHAUSTED"
+    NEVER_STARTS = "NEVER_STARTS"
+    NODE_FAILED = "NODE_FAILED"
+    PREEMPTED = "PREEMPTED"
+    DEADLINE = "DEADLINE"
+    SUSPENDED = "SUSPENDED"
+    REQUEUED = "REQUEUED"
+    OTHER = "OTHER"
+    """The batch system's own reason: see `JobStatus.engine_reason`."""
 
 
 class Condition(StrEnum):
@@ -186,6 +201,12 @@ class JobStatus:
     """Of the program, when it ended by itself."""
     signal: int | None = None
     """That ended the program, when one did."""
+    engine_reason: str = ""
+    """The batch system's own word for the reason; of a job that it refused, the error's `reason`."""
+    expected_start_time: datetime | None = None
+    """When the batch system expects to start it, as long as it waits. It changes its mind."""
+    engine_message: str = ""
+    """What the batch system said, of a job that it refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +263,12 @@ class Job:
     cancel_requested: bool = False
     etag: str = ""
     revision: int = 0
+    observe_time: datetime | None = None
+    """When this was last compared with what the engine says; only `get` tells it, for lists see the pager."""
+    external: bool = False
+    """Submitted around this service, such as with `sbatch`, and found in the batch system."""
+    nodes: str = ""
+    """Nodes that it runs or ran on, in the batch system's notation, such as `n[1-4]`."""
 
     @property
     def name(self) -> str:
@@ -282,6 +309,62 @@ class JobPage:
     revision: int
     """Revision that the first page was read at: a watch with `after_revision` continues from here without a gap."""
     next_page_token: str = ""
+    observe_times: Mapping[str, datetime] = field(default_factory=dict)
+    """When the jobs of each resource were last compared with what its engine says, by resource id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What would become of a job if it were submitted now."""
+
+    acceptable: bool
+    """Whether the batch system would take it."""
+    reason: str = ""
+    """Why not, in the word that `submit` would raise."""
+    message: str = ""
+    """Why not, in a sentence."""
+    field: str = ""
+    """What is at fault, where that is known, such as `spec.attributes.account`."""
+    engine_message: str = ""
+    """The batch system's own words, when it would refuse the job."""
+    expected_start_time: datetime | None = None
+    """As things stand now; None when it is not known."""
+    node_count: int = 0
+    """0 when it is not known."""
+    core_count: int = 0
+    """Over all nodes; 0 when it is not known."""
+    core_hours: float = 0.0
+    """Charged at most, if it used all of its time limit; of an array, for all elements."""
+    node_hours: float = 0.0
+    """The same in nodes times hours."""
+    account: str = ""
+    """Project that would be charged; empty when it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A span in which nodes of a batch system are kept for some."""
+
+    id: str
+    """Name in the batch system: what `submit` takes as `reservation`."""
+    resource_id: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    active: bool = False
+    """Whether it goes on now."""
+    nodes: str = ""
+    """In the batch system's notation."""
+    node_count: int = 0
+    core_count: int = 0
+    queue_name: str = ""
+    users: tuple[str, ...] = ()
+    """Who may use it; empty: see `accounts`."""
+    accounts: tuple[str, ...] = ()
+    """Projects that may use it."""
+    flags: tuple[str, ...] = ()
+    """The batch system's words for its kind, such as `MAINT`."""
+    maintenance: bool = False
+    """Whether it is for maintenance: nobody's jobs run in it but the operators'."""
 
 
 @dataclass(frozen=True, slots=True)

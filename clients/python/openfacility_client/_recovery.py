@@ -1,4 +1,4 @@
-"""What to do when a stream breaks. No input or output here: both clients ask the same code.
+"""What to do when a stream breaks or a call fails. No input or output here: both clients ask the same code.
 
 A stream is resumed after
 
@@ -11,11 +11,17 @@ A stream is resumed after
 * an end without an error that is not the end of the matter (the cursor knows).
 
 Everything else is raised, and so is all of the above once the caller's time has run out.
+
+A call that comes to UNAVAILABLE is repeated by gRPC itself, as `service_config.json` says. A submission is repeated
+here, at the same pace, but for as long as the caller's time lasts if it is the batch system that does not answer: that
+may be away for longer, and the `request_id` makes it one job, however often it is asked for. RESOURCE_EXHAUSTED with
+`RetryInfo` is repeated after the time that it asks for, `MOST_WAITS` times: nothing was done.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import time
 from datetime import timedelta
 from enum import Enum
@@ -35,6 +41,11 @@ from openfacility_client._settings import to_seconds
 from openfacility_client._timing import Backoff, Deadline
 
 MOST_UNEXPLAINED = 8
+MOST_WAITS = 3
+PAUSES = (0.2, 0.6, 1.8)
+"""Seconds before each further try of a submission that did not reach the service."""
+LONGEST_PAUSE = 2.0
+"""Seconds between two tries of a submission that the batch system does not answer."""
 
 
 class Step(Enum):
@@ -96,3 +107,37 @@ class Recovery:
             self._unexplained += 1
             return self._unexplained <= MOST_UNEXPLAINED
         return False
+
+
+class Retries:
+    """Decides after each failure of one call whether it is made again."""
+
+    def __init__(self, method: str, deadline: Deadline) -> None:
+        """Begin with a call of this method."""
+        self._deadline = deadline
+        self._submits = method == "SubmitJob"
+        self._backoff = Backoff()
+        self._waits = 0
+        self._pauses = list(PAUSES)
+        self._pending: Unavailable | None = None
+
+    def delay(self, error: RPCError) -> float | None:
+        """Return how many seconds to wait before the call is made again; None if it is not."""
+        if isinstance(error, ResourceExhausted) and error.retry_after is not None:
+            self._waits += 1
+            return self._in_time(error.retry_after) if self._waits <= MOST_WAITS else None
+        if isinstance(error, Unavailable) and self._submits:
+            if error.reason == "SUBMIT_PENDING":
+                self._pending = error
+            if error.reason in ("SUBMIT_PENDING", "ENGINE_UNAVAILABLE"):
+                return self._in_time(max(min(self._backoff.next(), LONGEST_PAUSE), error.retry_after or 0.0))
+            if self._pauses:
+                return self._in_time(max(random.uniform(0.8, 1.2) * self._pauses.pop(0), error.retry_after or 0.0))
+        return None
+
+    def telling(self, error: RPCError) -> RPCError:
+        """Return the error to raise: once a job is on record, the one that says so, whatever comes between."""
+        return self._pending or error if isinstance(error, (DeadlineExceeded, Unavailable)) else error
+
+    def _in_time(self, delay: float) -> float | None:
+        return delay if delay < self._deadline.remaining else None

@@ -34,7 +34,7 @@ class SpecOptions(TypedDict, total=False):
     script_path: str | os.PathLike[str]
     """Absolute path of a script. The positional arguments are then the script's."""
     directory: str | os.PathLike[str]
-    """Absolute path of the working directory; without it a new one of the job's own."""
+    """Absolute path of the working directory; without it a new one of the job's own, or on a batch system the home."""
     environment: Mapping[str, str]
     inherit_environment: bool
     """Whether to start from the engine's environment (the default) or from an empty one."""
@@ -60,10 +60,11 @@ class SpecOptions(TypedDict, total=False):
     """Project to charge."""
     reservation: str
     custom_attributes: Mapping[str, str]
-    """Settings of one engine, keyed `<engine>.<name>`."""
+    """Settings of one engine, keyed `<engine>.<name>`, such as `{"slurm.qos": "debug"}`."""
     pre_launch: str | os.PathLike[str]
     post_launch: str | os.PathLike[str]
     launcher: str
+    """How the processes are started: `single`, `multiple`, on a batch system also `srun` and what is set up there."""
     container: Container | str
     """A container, or just the reference of its image."""
     array: JobArray | range
@@ -137,6 +138,21 @@ def job_spec(*command: str | os.PathLike[str], **options: Unpack[SpecOptions]) -
         array=_array(given.get("array"), given.get("max_active")),
         dependencies=_dependencies(given),
     )
+
+
+def spec_of(*command: str | os.PathLike[str] | JobSpec, **options: Unpack[SpecOptions]) -> JobSpec:
+    """Return the one spec that was given, or make it from a command and options.
+
+    Raises:
+        TypeError: a spec and something else were given, or an option is unknown.
+        ValueError: as in `job_spec`.
+    """
+    specs = [word for word in command if isinstance(word, JobSpec)]
+    if specs:
+        if len(command) > 1 or options:
+            raise TypeError("give one JobSpec and nothing else, or a command with options")
+        return specs[0]
+    return job_spec(*(word for word in command if not isinstance(word, JobSpec)), **options)
 
 
 def job_filter(base: JobFilter | None = None, **options: Unpack[FilterOptions]) -> JobFilter:

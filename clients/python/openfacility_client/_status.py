@@ -13,6 +13,7 @@ from openfacility_client._exceptions import (
     ERRORS_BY_CODE,
     FieldViolation,
     PreconditionViolation,
+    QuotaViolation,
     ResourceReference,
     RPCError,
     Unknown,
@@ -80,6 +81,13 @@ def _read_precondition(failure: Any, arguments: dict[str, Any]) -> None:
     )
 
 
+def _read_quota(failure: Any, arguments: dict[str, Any]) -> None:
+    arguments["violations"] = (
+        *arguments.get("violations", ()),
+        *(QuotaViolation(v.subject, v.description) for v in failure.violations),
+    )
+
+
 def _read_retry(retry: Any, arguments: dict[str, Any]) -> None:
     arguments["retry_after"] = retry.retry_delay.ToTimedelta().total_seconds()
 
@@ -96,6 +104,7 @@ _READERS: dict[Any, Any] = {
     error_details_pb2.ErrorInfo: _read_error_info,
     error_details_pb2.BadRequest: _read_bad_request,
     error_details_pb2.PreconditionFailure: _read_precondition,
+    error_details_pb2.QuotaFailure: _read_quota,
     error_details_pb2.RetryInfo: _read_retry,
     error_details_pb2.ResourceInfo: _read_resource,
     error_details_pb2.RequestInfo: _read_request,

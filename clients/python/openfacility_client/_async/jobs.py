@@ -4,71 +4,29 @@
 from __future__ import annotations
 
 import os
+import signal as signals
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Literal, Unpack
 
 from openfacility.jobs.v1 import jobs_service_pb2 as pb
 
 from openfacility_client._aio import Alarm
+from openfacility_client._async.job_pager import AsyncJobPager
 from openfacility_client._async.streams import AsyncJobOutput, AsyncJobWatch, OnDisconnect
 from openfacility_client._async.transport import AsyncTransport
 from openfacility_client._convert import filter_to_proto, from_proto, to_proto
 from openfacility_client._cursors import OnGap, OutputCursor, WatchCursor
 from openfacility_client._exceptions import DeadlineExceeded
-from openfacility_client._model import Job, JobFilter, JobPage, JobSpec, ResourceSpec, id_of
-from openfacility_client._spec import FilterOptions, SpecOptions, job_filter, job_spec, to_timedelta
+from openfacility_client._model import Estimate, Job, JobFilter, JobSpec, Reservation, ResourceSpec, id_of, ids_of
+from openfacility_client._spec import FilterOptions, SpecOptions, job_filter, spec_of, to_timedelta
 from openfacility_client._timing import Backoff, Deadline
 
 Timeout = timedelta | float | None
 """How long a call may take, as a duration or in seconds; None for the client's default (30 s)."""
 
 _LOOK_UP_AT_ONCE = 500
-
-
-class AsyncJobPager(AsyncIterator[Job]):
-    """The jobs of a list, page after page; each page is fetched when its first job is wanted."""
-
-    def __init__(self, transport: AsyncTransport, request: pb.ListJobsRequest, timeout: Timeout) -> None:
-        """Fetch nothing yet."""
-        self.revision: int | None = None
-        """Revision that the list was read at, once the first page is there: a watch with `after_revision` continues
-        from here without a gap."""
-        self._transport = transport
-        self._request = request
-        self._timeout = timeout
-        self._jobs: list[Job] = []
-        self._done = False
-
-    def __aiter__(self) -> AsyncJobPager:
-        """Return this very list."""
-        return self
-
-    async def __anext__(self) -> Job:
-        """Return the next job."""
-        while not self._jobs:
-            page = await self._fetch()
-            if page is None:
-                raise StopAsyncIteration
-            self._jobs = list(reversed(page.jobs))
-        return self._jobs.pop()
-
-    async def pages(self) -> AsyncIterator[JobPage]:
-        """Go through the list page by page instead of job by job."""
-        while (page := await self._fetch()) is not None:
-            yield page
-
-    async def _fetch(self) -> JobPage | None:
-        if self._done:
-            return None
-        response = await self._transport.call("ListJobs", self._request, timeout=self._timeout)
-        page = from_proto(JobPage, response)
-        self._request.page_token = page.next_page_token
-        self._done = not page.next_page_token
-        if self.revision is None:
-            self.revision = page.revision
-        return page
 
 
 class AsyncJobs:
@@ -95,21 +53,20 @@ class AsyncJobs:
             command: the program and its arguments; with `script` or `script_path`, that script's arguments.
             resource: compute resource to run on; empty for the facility's default.
             request_id: makes repeating safe, also from another process; empty for a new one.
-            timeout: how long to wait, in seconds.
+            timeout: how long to wait, in seconds. While the batch system does not answer, the submission is repeated
+                until then.
             options: see `SpecOptions`.
 
         Raises:
-            InvalidArgument: see its `violations`.
-            ResourceExhausted: the caller has too many unfinished jobs.
+            InvalidArgument: see its `violations`; what the batch system refuses has its words in `engine_message`.
+            PermissionDenied: the batch system does not let the caller have this; `reason` says what.
+            FailedPrecondition: the batch system refuses it for now; `reason` says why.
+            ResourceExhausted: the caller has too many unfinished jobs, or asks for more than is granted.
+            Unavailable: the batch system did not answer in time. With the reason `SUBMIT_PENDING` the job may come to
+                run nevertheless: submit it again with the error's `retry_request_id`, and it is still one job.
         """
-        if command and isinstance(command[0], JobSpec):
-            if len(command) > 1 or options:
-                raise TypeError("give one JobSpec and nothing else, or a command with options")
-            spec = command[0]
-        else:
-            spec = job_spec(*(word for word in command if not isinstance(word, JobSpec)), **options)
         request = pb.SubmitJobRequest(resource_id=resource, request_id=request_id or _new_id())
-        to_proto(spec, request.spec)
+        to_proto(spec_of(*command, **options), request.spec)
         return await self._job("SubmitJob", request, timeout)
 
     async def submit_many(
@@ -122,18 +79,44 @@ class AsyncJobs:
         response = await self._transport.call("BatchSubmitJobs", request, timeout=timeout)
         return [from_proto(Job, job) for job in response.jobs]
 
-    async def get(self, job: Job | str, *, timeout: Timeout = None) -> Job:
-        """Return a job as it is now.
+    async def estimate(
+        self,
+        *command: str | os.PathLike[str] | JobSpec,
+        resource: str = "",
+        timeout: Timeout = None,
+        **options: Unpack[SpecOptions],
+    ) -> Estimate:
+        """Say what would become of a job if it were submitted now, given as in `submit`. Nothing is submitted.
+
+        What the batch system would refuse is an answer (`acceptable` is False), not an error.
+
+        Raises:
+            InvalidArgument: as in `submit`, but for what the batch system would refuse.
+            Unavailable: the batch system does not answer.
+        """
+        request = pb.EstimateStartRequest(resource_id=resource)
+        to_proto(spec_of(*command, **options), request.spec)
+        return from_proto(Estimate, await self._transport.call("EstimateStart", request, timeout=timeout))
+
+    async def get(self, job: Job | str, *, fresh: bool = False, timeout: Timeout = None) -> Job:
+        """Return a job as it is known; `observe_time` says when that was last compared with the engine.
+
+        Args:
+            job: the job.
+            fresh: whether to ask the engine first.
+            timeout: how long to wait, in seconds.
 
         Raises:
             NotFound: there is none that the caller may see.
+            Unavailable: with `fresh`: the engine does not answer.
         """
-        return await self._job("GetJob", pb.GetJobRequest(job_id=id_of(job)), timeout)
+        return await self._job("GetJob", pb.GetJobRequest(job_id=id_of(job), fresh=fresh), timeout)
 
     def list(
         self,
         where: JobFilter | None = None,
         *,
+        fresh: bool = False,
         page_size: int = 0,
         timeout: Timeout = None,
         **filters: Unpack[FilterOptions],
@@ -142,11 +125,15 @@ class AsyncJobs:
 
         Args:
             where: which jobs; `filters` go over it. Without both, all that the caller may see.
+            fresh: whether to compare with the engines first, so that what happened around this service is there.
             page_size: most jobs in one call, up to 1,000; 0 for the server's choice.
             timeout: how long to wait for each page, in seconds.
             filters: see `FilterOptions`.
+
+        Raises:
+            Unavailable: with `fresh`, when the first page is fetched: an engine does not answer.
         """
-        request = pb.ListJobsRequest(page_size=page_size)
+        request = pb.ListJobsRequest(page_size=page_size, fresh=fresh)
         selected = job_filter(where, **filters)
         if selected != JobFilter():
             request.filter.CopyFrom(filter_to_proto(selected))
@@ -183,6 +170,7 @@ class AsyncJobs:
         Raises:
             Aborted: the job is not at `etag` any more.
             FailedPrecondition: it is too late to change this.
+            RPCError: what a batch system refuses is raised as in `submit`; `applied` says what it changed all the same.
         """
         request = pb.UpdateJobRequest(etag=etag, request_id=request_id or _new_id())
         request.job.id = id_of(job)
@@ -228,6 +216,45 @@ class AsyncJobs:
         request = pb.ReleaseJobRequest(job_id=id_of(job), request_id=request_id or _new_id())
         return await self._job("ReleaseJob", request, timeout)
 
+    async def signal(
+        self, job: Job | str, signal: str | signals.Signals, *, request_id: str = "", timeout: Timeout = None
+    ) -> Job:
+        """Send a signal to a running job: to its program and what that started. Of an array: to its running elements.
+
+        Args:
+            job: the job.
+            signal: such as `"USR1"`, `"SIGUSR1"` or `signal.SIGUSR1`.
+            request_id: makes repeating safe; empty for a new one.
+            timeout: how long to wait, in seconds.
+
+        Raises:
+            InvalidArgument: there is no such signal, or it is not one that can be sent.
+            FailedPrecondition: it does not run (`JOB_STATE`), or its engine sends no signals (`ENGINE_CANNOT`).
+        """
+        name = signal.name if isinstance(signal, signals.Signals) else signal.upper()
+        request = pb.SignalJobRequest(
+            job_id=id_of(job), signal=name.removeprefix("SIG"), request_id=request_id or _new_id()
+        )
+        return await self._job("SignalJob", request, timeout)
+
+    async def requeue(
+        self, job: Job | str, *, hold: bool = False, request_id: str = "", timeout: Timeout = None
+    ) -> Job:
+        """Stop a running job and put it back into the queue, to start anew. Of an array: its running elements.
+
+        Args:
+            job: the job.
+            hold: whether it then waits for `release`.
+            request_id: makes repeating safe; empty for a new one.
+            timeout: how long to wait, in seconds.
+
+        Raises:
+            FailedPrecondition: it does not run (`JOB_STATE`), may not be put back (`UPDATE_REFUSED`), or its engine
+                puts none back (`ENGINE_CANNOT`).
+        """
+        request = pb.RequeueJobRequest(job_id=id_of(job), hold=hold, request_id=request_id or _new_id())
+        return await self._job("RequeueJob", request, timeout)
+
     async def cancel(self, job: Job | str, *, request_id: str = "", timeout: Timeout = None) -> Job:
         """Ask for a job's end. It is CANCELED once its processes are gone: `wait` for that.
 
@@ -256,6 +283,23 @@ class AsyncJobs:
         request.filter.CopyFrom(filter_to_proto(job_filter(where, **filters)))
         response = await self._transport.call("CancelJobs", request, timeout=timeout)
         return list(response.job_ids)
+
+    async def reservations(
+        self, *, resource_ids: str | Iterable[str] = (), timeout: Timeout = None
+    ) -> Sequence[Reservation]:
+        """Return the reservations that go on or are to come, by start: those that the caller may use, and maintenance.
+
+        Args:
+            resource_ids: compute resources; empty for all.
+            timeout: how long to wait, in seconds.
+
+        Raises:
+            InvalidArgument: there is no such resource.
+            Unavailable: an engine does not answer.
+        """
+        request = pb.ListReservationsRequest(resource_ids=ids_of(resource_ids))
+        response = await self._transport.call("ListReservations", request, timeout=timeout)
+        return [from_proto(Reservation, reservation) for reservation in response.reservations]
 
     def watch(
         self,

@@ -9,18 +9,16 @@ from typing import Any
 
 import grpc
 
-from openfacility_client._exceptions import ClientClosed, ResourceExhausted, RPCError, Unauthenticated
+from openfacility_client._exceptions import ClientClosed, RPCError, Unauthenticated
 from openfacility_client._health import HEALTH_CHECK, health_request, health_status
 from openfacility_client._model import HealthStatus
+from openfacility_client._recovery import Retries
 from openfacility_client._settings import Settings
 from openfacility_client._status import to_exception
 from openfacility_client._sync.tokens import Tokens
 from openfacility_client._threads import Alarm, open_channel, open_methods
 from openfacility_client._timing import Deadline
 from openfacility_client._tokens import Token, TokenSource
-
-_MOST_WAITS = 3
-"""How often a call waits for what `RetryInfo` asks before the error is raised."""
 
 
 class Transport:
@@ -44,14 +42,13 @@ class Transport:
     def call(self, method: str, request: Any, *, timeout: timedelta | float | None = None) -> Any:
         """Make one call and return its response.
 
-        UNAVAILABLE was retried already, by gRPC itself as `service_config.json` says. Here a refused token is replaced
-        once, and RESOURCE_EXHAUSTED waits as the server asks if time allows: both are certain that nothing was done.
+        What fails is repeated as `_recovery` says; a refused token is replaced once.
 
         Raises:
             RPCError: as its subclass says.
         """
         deadline = Deadline(self.settings.timeout if timeout is None else timeout)
-        refreshed, waits = False, 0
+        retries, refreshed = Retries(method, deadline), False
         while True:
             token = self.tokens.current()
             try:
@@ -62,12 +59,10 @@ class Transport:
                     refreshed = True
                     if self.tokens.refresh(token):
                         continue
-                elif isinstance(error, ResourceExhausted) and error.retry_after is not None:
-                    waits += 1
-                    if waits <= _MOST_WAITS and error.retry_after < deadline.remaining:
-                        Alarm().pause(error.retry_after)
-                        continue
-                raise error from failure
+                elif (delay := retries.delay(error)) is not None:
+                    Alarm().pause(delay)
+                    continue
+                raise retries.telling(error) from failure
 
     def stream(self, method: str, request: Any, token: Token | None, deadline: Deadline) -> Any:
         """Begin a call that streams its responses, and return it."""
