@@ -35,6 +35,7 @@ from openfacility_server.interceptors.limits import Limiter
 from openfacility_server.interceptors.tracing import Tracing
 from openfacility_server.jobs.convert import JobCodec
 from openfacility_server.jobs.engines import EngineUnavailable, JobEngine, registry
+from openfacility_server.jobs.freshness import Freshness
 from openfacility_server.jobs.jobs import Jobs
 from openfacility_server.jobs.migrations import MIGRATIONS as JOBS_MIGRATIONS
 from openfacility_server.jobs.reconcile import Reconciler
@@ -191,13 +192,15 @@ class App:
     async def _make_services(self) -> None:
         pager = Pager(await shared_secret(self._storage, "page_tokens", Pager.new_key))
         codec = JobCodec()
-        jobs = Jobs(self._storage, self._store, self._engines, codec, self.config.limits.unfinished_jobs_per_owner)
+        limit = self.config.limits.unfinished_jobs_per_owner
+        jobs = Jobs(self._storage, self._store, self._engines, codec, self._hub, limit)
+        freshness = Freshness(self._storage, self._store, self._engines)
         steering = Steering(self._storage, self._store, self._engines)
         self._status = StatusParts(self.config, self._storage, self._hub, self._engines, pager, jobs)
         await self._status.describe()
         self._health.planned = self._status.planned_outages
         self._servicers = {
-            JOBS.full_name: JobsService(jobs, steering, self._engines, self._hub, pager),
+            JOBS.full_name: JobsService(jobs, steering, freshness, self._engines, self._hub, pager),
             STATUS.full_name: self._status.servicer,
         }
 

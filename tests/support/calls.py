@@ -166,8 +166,11 @@ class Caller:
         self.submitted += [job.id for job in response.jobs]
         return list(response.jobs)
 
-    async def get(self, job_id: str) -> pb.Job:
-        return await self.call("GetJob", rpc.GetJobRequest(job_id=job_id))
+    async def get(self, job_id: str, fresh: bool = False) -> pb.Job:
+        """Returns a job as lists have it: without the time of its last comparison."""
+        job: pb.Job = await self.call("GetJob", rpc.GetJobRequest(job_id=job_id, fresh=fresh))
+        job.ClearField("observe_time")
+        return job
 
     def mine(self, **conditions: Any) -> rpc.JobFilter:
         """Returns a filter for the jobs that this caller submitted."""

@@ -10,7 +10,9 @@ from openfacility.jobs.v1 import job_pb2, jobs_service_pb2
 
 from openfacility_server.errors import invalid
 from openfacility_server.jobs import model
+from openfacility_server.jobs.engines import Estimate, Reservation
 from openfacility_server.jobs.filters import JobFilter
+from openfacility_server.jobs.refusals import path_of
 from openfacility_server.wire import duration, framed, moment, span, timestamp
 
 _RESOURCE_FIELDS = (
@@ -157,6 +159,8 @@ def job_to_pb(job: model.Job) -> job_pb2.Job:
         cancel_requested=job.cancel_requested,
         etag=job.etag,
         revision=job.revision,
+        external=job.external,
+        nodes=job.nodes,
     )
     if job.usage:
         pb.usage.CopyFrom(
@@ -186,12 +190,30 @@ def job_to_pb(job: model.Job) -> job_pb2.Job:
 
 
 def _status_to_pb(status: model.JobStatus) -> job_pb2.JobStatus:
-    return job_pb2.JobStatus(
+    pb = job_pb2.JobStatus(
         state=cast("job_pb2.JobState", int(status.state)),
         reason=cast("job_pb2.JobReason", int(status.reason)),
         message=status.message,
         exit_code=status.exit_code,
         signal=status.signal,
+        engine_reason=status.engine_reason,
+        engine_message=status.engine_message,
+    )
+    if status.expected_start:
+        pb.expected_start_time.CopyFrom(timestamp(status.expected_start))
+    return pb
+
+
+def _status_from_pb(pb: job_pb2.JobStatus) -> model.JobStatus:
+    return model.JobStatus(
+        state=model.JobState(pb.state),
+        reason=model.JobReason(pb.reason),
+        message=pb.message,
+        exit_code=pb.exit_code if pb.HasField("exit_code") else None,
+        signal=pb.signal if pb.HasField("signal") else None,
+        engine_reason=pb.engine_reason,
+        expected_start=moment(pb.expected_start_time) if pb.HasField("expected_start_time") else None,
+        engine_message=pb.engine_message,
     )
 
 
@@ -202,13 +224,7 @@ def job_from_pb(pb: job_pb2.Job) -> model.Job:
         resource_id=pb.resource_id,
         owner=pb.owner,
         spec=spec_from_pb(pb.spec),
-        status=model.JobStatus(
-            model.JobState(pb.status.state),
-            model.JobReason(pb.status.reason),
-            pb.status.message,
-            pb.status.exit_code if pb.status.HasField("exit_code") else None,
-            pb.status.signal if pb.status.HasField("signal") else None,
-        ),
+        status=_status_from_pb(pb.status),
         transitions=tuple(
             model.JobTransition(model.JobState(t.state), moment(t.time), model.JobReason(t.reason), t.message)
             for t in pb.transitions
@@ -225,6 +241,8 @@ def job_from_pb(pb: job_pb2.Job) -> model.Job:
         array_index=pb.array_index if pb.HasField("array_index") else None,
         array_counts=_counts_from_pb(pb.array_counts) if pb.HasField("array_counts") else None,
         cancel_requested=pb.cancel_requested,
+        external=pb.external,
+        nodes=pb.nodes,
         revision=pb.revision,
     )
 
@@ -261,6 +279,54 @@ def _bound(pb: jobs_service_pb2.JobFilter, field: str) -> datetime | None:
 def _label(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     return key, value
+
+
+def estimate_to_pb(estimate: Estimate, elements: int) -> jobs_service_pb2.EstimateStartResponse:
+    """Returns the answer of ``EstimateStart``; ``elements`` is how many jobs the specification stands for."""
+    refusal = estimate.refusal
+    if refusal is not None:
+        return jobs_service_pb2.EstimateStartResponse(
+            reason=refusal.reason,
+            message=refusal.message,
+            field=path_of(refusal, "spec"),
+            engine_message=refusal.engine_message,
+        )
+    hours = estimate.duration.total_seconds() / 3600 * elements if estimate.duration else 0.0
+    pb = jobs_service_pb2.EstimateStartResponse(
+        acceptable=True,
+        node_count=estimate.node_count,
+        core_count=estimate.core_count,
+        core_hours=estimate.core_count * hours,
+        node_hours=estimate.node_count * hours,
+        account=estimate.account,
+    )
+    if estimate.start_time:
+        pb.expected_start_time.CopyFrom(timestamp(estimate.start_time))
+    return pb
+
+
+def reservation_to_pb(resource_id: str, reservation: Reservation) -> jobs_service_pb2.Reservation:
+    """Returns a reservation's message."""
+    return jobs_service_pb2.Reservation(
+        id=reservation.id,
+        resource_id=resource_id,
+        start_time=timestamp(reservation.start_time),
+        end_time=timestamp(reservation.end_time),
+        active=reservation.active,
+        nodes=reservation.nodes,
+        node_count=reservation.node_count,
+        core_count=reservation.core_count,
+        queue_name=reservation.queue_name,
+        users=reservation.owners,
+        accounts=reservation.accounts,
+        flags=reservation.flags,
+        maintenance=reservation.maintenance,
+    )
+
+
+def observed_at(time: datetime | None) -> bytes:
+    """Returns what to append to a serialized job so that it says when it was last compared with the engine."""
+    return job_pb2.Job(observe_time=timestamp(time)).SerializeToString() if time else b""
 
 
 class JobCodec:

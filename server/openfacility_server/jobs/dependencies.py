@@ -15,10 +15,11 @@ from openfacility_server.jobs.model import DependencyCondition, JobDependency, J
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A job depended on: its state, and whether its engine has it (of an array: all of it)."""
+    """A job depended on: its state, whether its engine has it (of an array: all of it), and the engine's id of it."""
 
     state: JobState
     handed_over: bool
+    native_id: str = ""
 
 
 class Verdict(Enum):

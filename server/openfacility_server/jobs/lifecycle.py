@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from openfacility_server.jobs.engines import Observation
+from openfacility_server.jobs.engines import ExternalJob, JobRef, Observation
 from openfacility_server.jobs.model import (
     ArrayCounts,
     Job,
@@ -15,8 +15,11 @@ from openfacility_server.jobs.model import (
     JobState,
     JobStatus,
     JobTransition,
+    JobUsage,
 )
 
+# A batch system's expectation moves with every pass of its scheduler; a change smaller than this is none.
+_EXPECTATION_NOISE = timedelta(minutes=1)
 _COUNTER = {
     JobState.NEW: "waiting",
     JobState.QUEUED: "waiting",
@@ -44,17 +47,35 @@ def moved(job: Job, status: JobStatus, time: datetime) -> Job:
 
 
 def observed(job: Job, seen: Observation) -> Job:
-    """Returns a job as the engine sees it; the same job when it sees nothing new. A final job stays as it is."""
+    """Returns a job as the engine sees it; the same job when it sees nothing new.
+
+    A final job stays as it is, but for what it used, which batch systems learn later than its end.
+    """
     if job.status.state.final:
-        return job
-    if seen.native_id:
-        job = replace(job, native_id=seen.native_id)
+        late = seen.state == job.status.state and seen.usage is not None and _more_known(seen.usage, job.usage)
+        return replace(job, usage=seen.usage) if late else job
+    job = replace(job, native_id=seen.native_id or job.native_id, nodes=seen.nodes or job.nodes)
     if seen.state.final and seen.start_time and job.start_time is None:
         job = moved(job, JobStatus(JobState.ACTIVE), seen.start_time)
-    status = JobStatus(seen.state, seen.reason, seen.message, seen.exit_code, seen.signal)
+    if job.status.state == JobState.ACTIVE and seen.state < JobState.ACTIVE:
+        # It was put back: what it was is over.
+        job = replace(job, start_time=None, usage=None, nodes="")
     time = seen.end_time if seen.state.final and seen.end_time else seen.time
-    job = moved(job, status, time)
+    job = moved(job, _status_of(seen, job.status), time)
+    if seen.state == JobState.ACTIVE and seen.start_time and job.start_time != seen.start_time:
+        job = replace(job, start_time=seen.start_time)
     return replace(job, usage=seen.usage) if seen.usage else job
+
+
+def _status_of(seen: Observation, before: JobStatus) -> JobStatus:
+    expected = seen.expected_start
+    if expected and before.expected_start and abs(expected - before.expected_start) < _EXPECTATION_NOISE:
+        expected = before.expected_start
+    return JobStatus(seen.state, seen.reason, seen.message, seen.exit_code, seen.signal, seen.engine_reason, expected)
+
+
+def _more_known(usage: JobUsage, before: JobUsage | None) -> bool:
+    return before is None or (not before.cpu_time and not before.peak_memory and usage != before)
 
 
 def element_id(array_job_id: str, index: int) -> str:
@@ -62,33 +83,68 @@ def element_id(array_job_id: str, index: int) -> str:
     return f"{array_job_id}_{index}"
 
 
+def ref_of(job: Job) -> JobRef:
+    """Returns what an engine needs to find a job."""
+    return JobRef(job.id, job.owner, job.native_id, job.create_time, job.spec.name, job.external)
+
+
+def found_outside(seen: Observation, external: ExternalJob) -> Job:
+    """Returns a job that was submitted around this service, as it was then."""
+    submitted = external.submit_time
+    return Job(
+        id=seen.job_id,
+        resource_id="",
+        owner=external.owner,
+        spec=external.spec,
+        status=JobStatus(JobState.QUEUED),
+        create_time=submitted,
+        update_time=submitted,
+        transitions=(JobTransition(JobState.QUEUED, submitted),),
+        native_id=seen.native_id,
+        array_job_id=external.array_job_id,
+        array_index=external.array_index,
+        array_counts=ArrayCounts() if external.spec.array and not external.array_job_id else None,
+        external=True,
+    )
+
+
 def element_of(array_job: Job, index: int, now: datetime) -> Job:
-    """Returns an array's element, as submitted; its inline script stays with the array job."""
+    """Returns an array's element, as submitted; its inline script stays with the array job.
+
+    Where the engine has the array as a whole, it has the element too.
+    """
     held = array_job.status.state == JobState.HELD or array_job.spec.hold
     spec = replace(array_job.spec, hold=held)
     reason = (array_job.status.reason or JobReason.HELD_BY_OWNER) if held else JobReason.UNSPECIFIED
-    status = JobStatus(JobState.NEW, reason)
-    return Job(
+    element = Job(
         id=element_id(array_job.id, index),
         resource_id=array_job.resource_id,
         owner=array_job.owner,
         spec=spec,
-        status=status,
+        status=JobStatus(JobState.NEW, reason),
         create_time=array_job.create_time,
         update_time=now,
         transitions=(JobTransition(JobState.NEW, now),),
         array_job_id=array_job.id,
         array_index=index,
     )
+    if not array_job.native_id:
+        return element
+    element = replace(element, native_id=f"{array_job.native_id}_{index}")
+    return moved(element, JobStatus(JobState.HELD if held else JobState.QUEUED, reason), now)
 
 
-def count(counts: ArrayCounts, moves: Iterable[tuple[JobState, JobState]]) -> ArrayCounts:
-    """Returns an array's counts after elements went from one state to another."""
+def count(counts: ArrayCounts, moves: Iterable[tuple[JobState | None, JobState]]) -> ArrayCounts:
+    """Returns an array's counts after elements went from one state to another, or (None) came to be known of."""
     numbers = {name: getattr(counts, name) for name in ("waiting", "active", "completed", "failed", "canceled")}
+    total = counts.total
     for before, after in moves:
-        numbers[_COUNTER[before]] -= 1
+        if before is None:
+            total += 1
+        else:
+            numbers[_COUNTER[before]] -= 1
         numbers[_COUNTER[after]] += 1
-    return ArrayCounts(counts.total, **numbers)
+    return ArrayCounts(total, **numbers)
 
 
 def array_after(job: Job, counts: ArrayCounts, time: datetime, started: datetime | None = None) -> Job:

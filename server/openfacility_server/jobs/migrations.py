@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openfacility_server.jobs.store import JobLabel, JobRow, JobScript
+from openfacility_server.jobs.store import JobComparison, JobLabel, JobRow, JobScript
 from openfacility_server.storage import Migration, Tx
 
 _INDEXES = (
@@ -24,4 +24,8 @@ def _create(tx: Tx) -> None:
         tx.run(statement)
 
 
-MIGRATIONS = (Migration(1, _create),)
+def _compare(tx: Tx) -> None:
+    tx.create_tables(JobComparison)
+
+
+MIGRATIONS = (Migration(1, _create), Migration(2, _compare))

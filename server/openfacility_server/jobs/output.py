@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from openfacility_server.errors import NotFound, OutOfRange
@@ -29,27 +28,68 @@ class Piece:
     end: bool = False
 
 
+class Output:
+    """One output file of one job: opened once it is there, and kept open."""
+
+    def __init__(self, job_id: str, open_: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
+        """``open_`` returns a descriptor for reading, None while there is no file; it may raise FileNotFoundError."""
+        self._job_id = job_id
+        self._open = open_
+        self._descriptor: int | None = None
+
+    async def size(self) -> int:
+        """Returns how long it is, 0 while there is none. Raises NotFound when it has been removed."""
+        if self._descriptor is None:
+            try:
+                self._descriptor = await self._open()
+            except FileNotFoundError as error:
+                raise self._gone() from error
+        if self._descriptor is None:
+            return 0
+        found = await asyncio.to_thread(os.fstat, self._descriptor)
+        if not found.st_nlink:
+            raise self._gone()
+        return found.st_size
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Returns bytes from an offset on; none at the end. Raises NotFound when it cannot be read."""
+        if self._descriptor is None:
+            return b""
+        try:
+            return await asyncio.to_thread(os.pread, self._descriptor, count, offset)
+        except OSError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> NotFound:
+        return NotFound("output of job", self._job_id)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 async def read_output(
     job_id: str,
     offset: int,
     follow: bool,
-    locate: Callable[[], Coroutine[Any, Any, Path | None]],
+    output: Output,
     ended: Callable[[], Coroutine[Any, Any, bool]],
 ) -> AsyncIterator[Piece]:
     """Yields a job's output from ``offset`` (negative: from the end) on, last a piece with ``end``.
 
-    While nothing is written, an empty piece comes from time to time.
+    While nothing is written, an empty piece comes from time to time. ``ended`` returns whether the job has.
 
-    ``locate`` returns the file, None while there is none; ``ended`` whether the job has. Raises NotFound when the file
-    has been removed, OutOfRange when the offset is beyond the end of a finished job's output.
+    Raises NotFound when the file has been removed, OutOfRange when the offset is beyond the end of a finished job's
+    output.
     """
     pause, spoken = _FIRST_PAUSE_SECONDS, time.monotonic()
     limit: int | None = None
     while True:
         # In this order: what was written before the end was seen is read after it.
         over = await ended()
-        path = await locate()
-        size = await asyncio.to_thread(_size, path, job_id) if path else 0
+        size = await output.size()
         if not follow:
             # The present end is the one there was at first, however fast the job writes.
             limit = size = size if limit is None else min(limit, size)
@@ -58,11 +98,11 @@ async def read_output(
         if over and offset > size:
             text = f"the output of job {job_id} ends at byte {size}"
             raise OutOfRange("OFFSET_BEYOND_END", text, {"job_id": job_id, "size": str(size)})
-        if path and size > offset:
+        if size > offset:
             pause, spoken = _FIRST_PAUSE_SECONDS, time.monotonic()
-            async for piece in _pieces(path, offset, size, job_id):
-                offset = piece.offset + len(piece.data)
-                yield piece
+            while offset < size and (data := await output.read(offset, min(_PIECE, size - offset))):
+                yield Piece(data, offset)
+                offset += len(data)
             continue
         if over or not follow:
             yield Piece(b"", min(offset, size), end=True)
@@ -72,32 +112,3 @@ async def read_output(
             yield Piece(b"", offset)
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-
-
-async def _pieces(path: Path, offset: int, size: int, job_id: str) -> AsyncIterator[Piece]:
-    while offset < size:
-        data = await asyncio.to_thread(_read, path, offset, min(_PIECE, size - offset), job_id)
-        if not data:
-            return
-        yield Piece(data, offset)
-        offset += len(data)
-
-
-def _size(path: Path, job_id: str) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise NotFound("output of job", job_id) from error
-
-
-def _read(path: Path, offset: int, count: int, job_id: str) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise NotFound("output of job", job_id) from error
-    try:
-        return os.pread(descriptor, count, offset)
-    except OSError as error:
-        raise NotFound("output of job", job_id) from error
-    finally:
-        os.close(descriptor)

@@ -15,9 +15,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from openfacility_server.events import EventHub, HubStopping
-from openfacility_server.jobs import lifecycle, observations
-from openfacility_server.jobs.dependencies import Verdict, judge
-from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, JobEngine, Observation, Refusal
+from openfacility_server.jobs import lifecycle, observations, refusals
+from openfacility_server.jobs.dependencies import Target, Verdict, judge
+from openfacility_server.jobs.engines import (
+    EngineDependency,
+    EngineError,
+    EngineJob,
+    EngineUnavailable,
+    JobEngine,
+    JobRef,
+    Observation,
+    Refusal,
+)
 from openfacility_server.jobs.model import ArrayCounts, Job, JobDependency, JobReason, JobState, JobStatus
 from openfacility_server.jobs.steering import difference
 from openfacility_server.jobs.store import TOPIC, JobStore, Todo, Working
@@ -81,7 +90,7 @@ class Reconciler:
     async def _follow(self) -> None:
         async with contextlib.aclosing(self._engine.follow()) as seen:  # type: ignore[type-var]
             async for batch in seen:
-                await self._apply(batch)
+                await self._take(batch)
 
     async def _sweep(self) -> None:
         """Compares all unfinished jobs with the engine, at first and from time to time."""
@@ -95,29 +104,47 @@ class Reconciler:
 
         One that it did not know the time before either is lost: what was handed over is known at once.
         """
+        began = datetime.now(UTC)
+        seen = await self._engine.observe_all()
+        await self._take(seen)
+        known = {observation.job_id for observation in seen}
         missing: set[str] = set()
         after = ""
         while ids := await self._storage.read(self._unfinished_after(after)):
             after = ids[-1]
-            seen = await self._engine.observe(ids)
-            await self._apply(seen)
-            missing.update(set(ids) - {observation.job_id for observation in seen})
+            left = [job_id for job_id in ids if job_id not in known]
+            missing.update(await self._look_for(left) if left else ())
         lost = sorted(missing & missing_before)
         now = datetime.now(UTC)
         text = "the engine does not know this job any more; how it ended is not known"
-        await self._apply([Observation(job_id, "", JobState.FAILED, now, JobReason.LOST, text) for job_id in lost])
+        await self._take([Observation(job_id, "", JobState.FAILED, now, JobReason.LOST, text) for job_id in lost])
+        await self._persist(lambda tx: self._store.set_compared(tx, self._resource_id, began))
         return missing
+
+    async def _look_for(self, job_ids: Sequence[str]) -> set[str]:
+        """Takes over how single jobs stand; returns those that the engine does not know."""
+        found = await self._storage.read(lambda tx: self._store.load(tx, job_ids))
+        seen = await self._engine.observe([lifecycle.ref_of(working.job) for working in found.values()])
+        await self._take(seen)
+        return set(job_ids) - {observation.job_id for observation in seen}
 
     def _unfinished_after(self, after: str) -> Callable[[ReadTx], list[str]]:
         return lambda tx: self._store.unfinished_ids(tx, self._resource_id, after, _BATCH)
 
-    async def _apply(self, seen: Sequence[Observation]) -> None:
+    async def _take(self, seen: Sequence[Observation]) -> None:
+        """Stores what is new in observations; most often that is nothing, and no writer has to wait."""
         for start in range(0, len(seen), _BATCH):
             chunk = seen[start : start + _BATCH]
-            await self._persist(partial(self._apply_in, seen=chunk))
+            if await self._read_on(partial(observations.new, self._store, seen=chunk, resource_id=self._resource_id)):
+                await self._persist(partial(observations.apply, self._store, seen=chunk, resource_id=self._resource_id))
 
-    def _apply_in(self, tx: Tx, seen: Sequence[Observation]) -> None:
-        observations.apply(self._store, tx, seen)
+    async def _read_on(self, read: Callable[[ReadTx], bool]) -> bool:
+        while True:
+            try:
+                return await self._storage.read(read)
+            except StorageUnavailable as error:
+                _log.warning("database: %s; trying again", error, extra={"resource_id": self._resource_id})
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _persist(self, write: Callable[[Tx], None]) -> None:
         """Writes, however long the database is away: an observation that an engine gave is not given again."""
@@ -146,7 +173,7 @@ class Reconciler:
         steps: tuple[tuple[Callable[[Working], bool], Callable[[Sequence[Working]], Awaitable[bool]]], ...] = (
             (lambda w: bool(w.job.array_counts and w.todo & Todo.CANCEL), self._cancel_arrays),
             (lambda w: bool(not w.job.array_counts and w.todo & Todo.CANCEL), self._cancel),
-            (lambda w: bool(w.todo & Todo.EXPAND and not w.todo & Todo.CANCEL), self._expand),
+            (lambda w: bool(w.todo & Todo.EXPAND and not w.todo & (Todo.CANCEL | Todo.SUBMIT)), self._expand),
             (lambda w: bool(w.todo & Todo.SUBMIT and not w.todo & Todo.CANCEL), self._submit),
         )
         progress = False
@@ -167,9 +194,9 @@ class Reconciler:
         never = [w for w in chosen if verdicts[w.job.id][0] == Verdict.NEVER]
         if never:
             await self._storage.write(partial(self._end_unstarted, job_ids=[w.job.id for w in never]))
-        ready = [w.job for w in chosen if verdicts[w.job.id][0] == Verdict.HAND_OVER]
+        ready = [w for w in chosen if verdicts[w.job.id][0] == Verdict.HAND_OVER]
         if ready:
-            await self._hand_over(ready, {job.id: verdicts[job.id][1] for job in ready})
+            await self._hand_over(ready, {w.job.id: verdicts[w.job.id][1] for w in ready}, targets)
         waiting = [w.job.id for w in chosen if verdicts[w.job.id][0] == Verdict.WAIT]
         if waiting:
             await self._storage.write(partial(self._note_waiting, job_ids=waiting))
@@ -190,24 +217,42 @@ class Reconciler:
         changes = [(w, replace(w.job, status=status)) for w in found if w.job.status == JobStatus(JobState.NEW)]
         observations.save(self._store, tx, changes)
 
-    async def _hand_over(self, jobs: Sequence[Job], dependencies: Mapping[str, tuple[JobDependency, ...]]) -> None:
+    async def _hand_over(
+        self,
+        ready: Sequence[Working],
+        dependencies: Mapping[str, tuple[JobDependency, ...]],
+        targets: Mapping[str, Target],
+    ) -> None:
+        jobs = [working.job for working in ready]
         scripts = await self._storage.read(
             lambda tx: {key: self._store.script(tx, key) for key in {job.array_job_id or job.id for job in jobs}}
         )
+        if self._engine.verdict_wait:
+            await self._storage.write(lambda tx: self._store.add_todo(tx, [job.id for job in jobs], Todo.TRIED))
         answers = await self._engine.submit(
-            [_engine_job(job, scripts[job.array_job_id or job.id], dependencies[job.id]) for job in jobs]
+            [_engine_job(w, scripts[w.job.array_job_id or w.job.id], dependencies[w.job.id], targets) for w in ready]
         )
         # A job that the engine had from before a crash may have been held since.
         for reason in (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR):
-            held = [job.id for job in jobs if job.spec.hold and _hold_reason(job) == reason]
+            held = [
+                replace(lifecycle.ref_of(job), native_id=answer)
+                for job, answer in zip(jobs, answers, strict=True)
+                if job.spec.hold and _hold_reason(job) == reason and isinstance(answer, str)
+            ]
             if held:
-                await self._engine.hold(held, reason)
+                await self._hold(held, reason)
         told = {job.id: (job, answer) for job, answer in zip(jobs, answers, strict=True)}
         while told:
             changed = await self._storage.write(partial(self._record, told=told))
             for job in changed:
-                await self._catch_up(told[job.id][0], job)
+                await self._catch_up(told[job.id][0], job, told[job.id][1])
             told = {job.id: (job, told[job.id][1]) for job in changed}
+
+    async def _hold(self, refs: Sequence[JobRef], reason: JobReason) -> None:
+        try:
+            await self._engine.hold(refs, reason)
+        except EngineError as error:
+            _log.warning("hold refused: %s", error, extra={"job_ids": [ref.id for ref in refs[:20]]})
 
     def _record(self, tx: Tx, told: Mapping[str, tuple[Job, str | Refusal]]) -> list[Job]:
         """Stores that jobs were handed over; returns those that changed meanwhile, which the engine must know first."""
@@ -217,31 +262,34 @@ class Reconciler:
         changes = [(working, _handed_over(working.job, told[working.job.id][1], now)) for working in same]
         observations.save(self._store, tx, changes)
         done = {working.job.id for working in same}
-        self._store.set_todo(tx, done, Todo.SUBMIT)
+        self._store.set_todo(tx, done, Todo.SUBMIT | Todo.TRIED)
         return [working.job for job_id, working in found.items() if job_id not in done]
 
-    async def _catch_up(self, handed_over: Job, stored: Job) -> None:
+    async def _catch_up(self, handed_over: Job, stored: Job, answer: str | Refusal) -> None:
         """Tells the engine what changed while the job was being handed over."""
-        if stored.spec.hold and not handed_over.spec.hold:
-            await self._engine.hold([stored.id], _hold_reason(stored))
-        if handed_over.spec.hold and not stored.spec.hold:
-            await self._engine.release([stored.id])
-        update = difference(handed_over.spec, stored.spec)
-        if update:
-            try:
-                await self._engine.update(stored.id, update)
-            except EngineError as error:
-                _log.warning("late update refused: %s", error, extra={"job_id": stored.id})
+        if isinstance(answer, Refusal):
+            return
+        ref = replace(lifecycle.ref_of(stored), native_id=answer)
+        try:
+            if stored.spec.hold and not handed_over.spec.hold:
+                await self._engine.hold([ref], _hold_reason(stored))
+            if handed_over.spec.hold and not stored.spec.hold:
+                await self._engine.release([ref], by_operator=_hold_reason(handed_over) == JobReason.HELD_BY_OPERATOR)
+            update = difference(handed_over.spec, stored.spec)
+            if update:
+                await self._engine.update(ref, update, by_operator=False)
+        except EngineError as error:
+            _log.warning("late change refused: %s", error, extra={"job_id": stored.id})
 
     async def _cancel(self, chosen: Sequence[Working]) -> bool:
         """Asks the engine for the end of jobs. Those that it never got end here."""
-        by_reason: dict[int, list[str]] = {}
+        by_reason: dict[int, list[Working]] = {}
         for working in chosen:
-            by_reason.setdefault(working.cancel_reason, []).append(working.job.id)
-        for reason, ids in by_reason.items():
-            await self._engine.cancel(ids, JobReason(reason))
+            by_reason.setdefault(working.cancel_reason, []).append(working)
+        for reason, ones in by_reason.items():
+            await self._engine_cancels([w.job for w in ones], JobReason(reason))
         ids = [working.job.id for working in chosen]
-        seen = await self._engine.observe(ids)
+        seen = await self._engine.observe([lifecycle.ref_of(working.job) for working in chosen])
         known = {observation.job_id for observation in seen}
 
         def effect(tx: Tx) -> None:
@@ -253,39 +301,55 @@ class Reconciler:
                 (w, lifecycle.moved(w.job, JobStatus(JobState.CANCELED, JobReason(w.cancel_reason)), now))
                 for w in never_got
             ]
-            observations.save(self._store, tx, [*observations.changes_of(self._store, tx, seen), *changes])
-            self._store.set_todo(tx, ids, Todo.CANCEL | Todo.SUBMIT)
+            engine_saw = observations.changes_of(self._store, tx, seen, self._resource_id)
+            observations.save(self._store, tx, [*engine_saw, *changes])
+            self._store.set_todo(tx, ids, Todo.CANCEL | Todo.SUBMIT | Todo.TRIED)
 
         await self._storage.write(effect)
         return True
 
+    async def _engine_cancels(self, jobs: Sequence[Job], reason: JobReason) -> None:
+        """Asks the engine; what it refuses will not be done by asking again."""
+        try:
+            await self._engine.cancel([lifecycle.ref_of(job) for job in jobs], reason)
+        except EngineError as error:
+            _log.warning("cancellation refused: %s", error, extra={"job_ids": [job.id for job in jobs[:20]]})
+
     async def _expand(self, chosen: Sequence[Working]) -> bool:
         """Makes the next elements of arrays, a bounded number at a time."""
         for working in chosen:
-            await self._storage.write(partial(self._make_elements, job_id=working.job.id))
+            made = await self._storage.write(partial(self._make_elements, job_id=working.job.id))
+            if working.job.native_id and made:
+                # The engine has them already: what it told of them before they were here was lost.
+                await self._take(await self._engine.observe([lifecycle.ref_of(job) for job in made]))
         return True
 
-    def _make_elements(self, tx: Tx, job_id: str) -> None:
+    def _make_elements(self, tx: Tx, job_id: str) -> list[Job]:
         found = self._store.load(tx, [job_id])[job_id]
         array = found.job.spec.array
         if array is None or found.todo & Todo.CANCEL:
-            return
+            return []
         now = datetime.now(UTC)
         if found.job.status.state == JobState.NEW:
             status = (
                 JobStatus(JobState.HELD, _hold_reason(found.job)) if found.job.spec.hold else JobStatus(JobState.QUEUED)
             )
             observations.save(self._store, tx, [(found, lifecycle.moved(found.job, status, now))])
-        indices = array.indices[found.expanded : found.expanded + _BATCH]
-        for index in indices:
-            element = replace(lifecycle.element_of(found.job, index, now), revision=tx.revision())
-            self._store.insert(tx, Working(element, Todo.SUBMIT))
-        expanded = found.expanded + len(indices)
+        made: list[Job] = []
+        for index in array.indices[found.expanded : found.expanded + _BATCH]:
+            element = lifecycle.element_of(found.job, index, now)
+            todo = Todo.NOTHING if element.native_id else Todo.SUBMIT
+            made.append(replace(element, revision=tx.revision()))
+            self._store.insert(tx, Working(made[-1], todo))
+        expanded = found.expanded + len(made)
         todo = found.todo if expanded < len(array.indices) else found.todo & ~Todo.EXPAND
         self._store.set_expanded(tx, job_id, expanded, todo)
+        return made
 
     async def _cancel_arrays(self, chosen: Sequence[Working]) -> bool:
         for working in chosen:
+            if self._engine.takes_arrays:
+                await self._engine_cancels([working.job], JobReason(working.cancel_reason))
             while await self._storage.write(partial(self._cancel_elements, job_id=working.job.id)):
                 pass
         return True
@@ -294,6 +358,8 @@ class Reconciler:
         """Asks for the end of some elements; counts those never made as canceled. Returns whether more remain."""
         found = self._store.load(tx, [job_id])[job_id]
         self._give_up_unmade(tx, found)
+        # An engine that has the array as a whole was asked for the end of all at once.
+        per_element = Todo.NOTHING if self._engine.takes_arrays else Todo.CANCEL
         ids = self._store.unfinished_elements(tx, job_id, not_canceled=True, limit=_BATCH)
         elements = self._store.load(tx, ids).values()
         observations.save(
@@ -301,7 +367,7 @@ class Reconciler:
             tx,
             (
                 (
-                    replace(w, todo=w.todo | Todo.CANCEL, cancel_reason=found.cancel_reason),
+                    replace(w, todo=w.todo | per_element, cancel_reason=found.cancel_reason),
                     replace(w.job, cancel_requested=True),
                 )
                 for w in elements
@@ -309,7 +375,7 @@ class Reconciler:
         )
         if len(ids) == _BATCH:
             return True
-        self._store.set_todo(tx, [job_id], Todo.CANCEL)
+        self._store.set_todo(tx, [job_id], Todo.CANCEL | Todo.SUBMIT | Todo.TRIED)
         return False
 
     def _give_up_unmade(self, tx: Tx, found: Working) -> None:
@@ -329,9 +395,20 @@ class Reconciler:
         observations.save(self._store, tx, [(replace(found, todo=found.todo & ~Todo.EXPAND), job)])
 
 
-def _engine_job(job: Job, script: str, dependencies: tuple[JobDependency, ...]) -> EngineJob:
-    spec = replace(job.spec, script=script, dependencies=dependencies)
-    return EngineJob(job.id, spec, job.owner, job.array_job_id, job.array_index)
+def _engine_job(
+    working: Working, script: str, dependencies: tuple[JobDependency, ...], targets: Mapping[str, Target]
+) -> EngineJob:
+    job = working.job
+    return EngineJob(
+        id=job.id,
+        spec=replace(job.spec, script=script, dependencies=dependencies),
+        owner=job.owner,
+        create_time=job.create_time,
+        array_job_id=job.array_job_id,
+        array_index=job.array_index,
+        dependencies=tuple(EngineDependency(d.job_id, targets[d.job_id].native_id) for d in dependencies),
+        doubtful=bool(working.todo & Todo.TRIED),
+    )
 
 
 def _handed_over(job: Job, answer: str | Refusal, now: datetime) -> Job:
@@ -339,7 +416,10 @@ def _handed_over(job: Job, answer: str | Refusal, now: datetime) -> Job:
     if job.status.state != JobState.NEW:
         return job
     if isinstance(answer, Refusal):
-        return lifecycle.moved(job, JobStatus(JobState.FAILED, JobReason.REFUSED, answer.message), now)
+        if job.array_counts:
+            total = job.array_counts.total
+            job = replace(job, array_counts=ArrayCounts(total, failed=total))
+        return lifecycle.moved(job, refusals.on_record(answer), now)
     status = JobStatus(JobState.QUEUED)
     if job.spec.hold:
         status = JobStatus(JobState.HELD, _hold_reason(job))

@@ -14,15 +14,18 @@ from openfacility_server.errors import (
     Violation,
 )
 from openfacility_server.jobs.engines import Refusal
+from openfacility_server.jobs.model import JobReason, JobState, JobStatus
+
+_MAX_ENGINE_MESSAGE = 1000
 
 
 class Kind(Enum):
     """How a refusal is told."""
 
-    INVALID = "INVALID_ARGUMENT"
-    DENIED = "PERMISSION_DENIED"
-    QUOTA = "RESOURCE_EXHAUSTED"
-    STATE = "FAILED_PRECONDITION"
+    INVALID = "something in the request is wrong"
+    DENIED = "the user may not"
+    QUOTA = "more than is granted"
+    STATE = "not as things are"
 
 
 KINDS: Mapping[str, Kind] = {
@@ -54,16 +57,57 @@ KINDS: Mapping[str, Kind] = {
     "OUTPUT_UNREADABLE": Kind.STATE,
 }
 
+# The part of a specification that a reason is about, for refusals that name none.
+_FIELDS: Mapping[str, str] = {
+    "BAD_ACCOUNT": "attributes.account",
+    "BAD_ARRAY": "array",
+    "BAD_ATTRIBUTE": "attributes.custom_attributes",
+    "BAD_CONSTRAINT": 'attributes.custom_attributes["slurm.constraint"]',
+    "BAD_DEPENDENCY": "dependencies",
+    "BAD_DIRECTORY": "directory",
+    "BAD_GRES": 'attributes.custom_attributes["slurm.gres"]',
+    "BAD_LICENSES": 'attributes.custom_attributes["slurm.licenses"]',
+    "BAD_NODES": 'attributes.custom_attributes["slurm.nodelist"]',
+    "BAD_QOS": 'attributes.custom_attributes["slurm.qos"]',
+    "BAD_QUEUE": "attributes.queue_name",
+    "BAD_RESERVATION": "attributes.reservation_id",
+    "BAD_SCRIPT": "script",
+    "BAD_TIME_LIMIT": "attributes.duration",
+    "RESOURCES_IMPOSSIBLE": "resources",
+    "RESERVATION_DENIED": "attributes.reservation_id",
+    "QUEUE_CLOSED": "attributes.queue_name",
+}
+
+
+def path_of(refusal: Refusal, where: str) -> str:
+    """Returns the path of what is at fault in the request; ``where`` is that of the specification."""
+    field = refusal.field or _FIELDS.get(refusal.reason, "")
+    return f"{where}.{field}" if field else where
+
+
+def refused(status: JobStatus) -> Refusal | None:
+    """Returns the refusal that a job's status keeps on record, if it is one."""
+    if status.state != JobState.FAILED or status.reason != JobReason.REFUSED:
+        return None
+    return Refusal(status.message, status.engine_reason or "REFUSED", "", status.engine_message)
+
+
+def on_record(refusal: Refusal) -> JobStatus:
+    """Returns the status of a job that was refused."""
+    text = refusal.engine_message[:_MAX_ENGINE_MESSAGE]
+    return JobStatus(
+        JobState.FAILED, JobReason.REFUSED, refusal.message, engine_reason=refusal.reason, engine_message=text
+    )
+
 
 def error_of(refusal: Refusal, job_id: str, where: str = "spec", metadata: Mapping[str, str] | None = None) -> Error:
     """Returns the error for a refusal; ``where`` is the path of the job's specification in the request."""
     told = {"job_id": job_id, **(metadata or {})}
     if refusal.engine_message:
-        told["engine_message"] = refusal.engine_message[:1000]
-    field = f"{where}.{refusal.field}" if refusal.field else where
+        told["engine_message"] = refusal.engine_message[:_MAX_ENGINE_MESSAGE]
     match KINDS.get(refusal.reason, Kind.STATE):
         case Kind.INVALID:
-            violation = Violation(field, refusal.message, refusal.reason)
+            violation = Violation(path_of(refusal, where), refusal.message, refusal.reason)
             return InvalidArgument([violation], refusal.reason, refusal.message, told)
         case Kind.DENIED:
             return PermissionDenied(refusal.reason, refusal.message, told)

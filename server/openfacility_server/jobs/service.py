@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from google.protobuf import field_mask_pb2
 from google.protobuf.message import Message
@@ -15,16 +16,19 @@ from openfacility_server.errors import FailedPrecondition, InvalidArgument, Viol
 from openfacility_server.events import Batch, EventHub
 from openfacility_server.idempotency import Mutation, mutation
 from openfacility_server.interceptors.call import current_call
-from openfacility_server.jobs import convert
-from openfacility_server.jobs.engines import JobEngine, OutputStream
+from openfacility_server.jobs import convert, refusals
+from openfacility_server.jobs.engines import EngineError, JobEngine, OutputStream
 from openfacility_server.jobs.filters import JobFilter
+from openfacility_server.jobs.freshness import Freshness
 from openfacility_server.jobs.jobs import Jobs, Submission
-from openfacility_server.jobs.output import read_output
+from openfacility_server.jobs.lifecycle import array_size, ref_of
+from openfacility_server.jobs.model import JobState
+from openfacility_server.jobs.output import Output, read_output
 from openfacility_server.jobs.steering import UPDATABLE, Steering
 from openfacility_server.jobs.store import Stored
 from openfacility_server.jobs.watching import Snapshot, watch_jobs
-from openfacility_server.paging import Pager, page_size
-from openfacility_server.wire import framed, frames
+from openfacility_server.paging import Pager, Position, page_size
+from openfacility_server.wire import framed, frames, timestamp
 
 _Stderr = jobs_service_pb2.ReadJobOutputRequest.STREAM_STDERR
 _SNAPSHOT_HEAD = jobs_service_pb2.JobChange(type=jobs_service_pb2.JobChange.TYPE_SNAPSHOT).SerializeToString()
@@ -36,17 +40,24 @@ class JobsService:
     """Servicer of ``openfacility.jobs.v1.JobsService``. Responses are messages or their bytes."""
 
     def __init__(
-        self, jobs: Jobs, steering: Steering, engines: Mapping[str, JobEngine], hub: EventHub, pager: Pager
+        self,
+        jobs: Jobs,
+        steering: Steering,
+        freshness: Freshness,
+        engines: Mapping[str, JobEngine],
+        hub: EventHub,
+        pager: Pager,
     ) -> None:
         self._jobs = jobs
         self._steering = steering
+        self._freshness = freshness
         self._engines = engines
         self._hub = hub
         self._pager = pager
 
     async def SubmitJob(self, request: jobs_service_pb2.SubmitJobRequest, context: object) -> bytes:
         submission = Submission(request.resource_id, convert.spec_from_pb(request.spec))
-        return await self._jobs.submit(_caller(), [submission], _mutation(request), lambda messages: messages[0])
+        return await self._jobs.submit_one(_caller(), submission, _mutation(request))
 
     async def BatchSubmitJobs(self, request: jobs_service_pb2.BatchSubmitJobsRequest, context: object) -> bytes:
         submissions = [
@@ -56,16 +67,30 @@ class JobsService:
         return await self._jobs.submit(_caller(), submissions, _mutation(request), partial(frames, 1))
 
     async def GetJob(self, request: jobs_service_pb2.GetJobRequest, context: object) -> bytes:
-        return await self._jobs.get(_caller(), request.job_id)
+        caller, job_id = _caller(), request.job_id
+        if request.fresh:
+            compared = await self._freshness.refresh_job(await self._jobs.job(caller, job_id))
+            return (await self._jobs.get(caller, job_id)).message + convert.observed_at(compared)
+        found = await self._jobs.get(caller, job_id)
+        return found.message + convert.observed_at(await self._freshness.compared(found.resource_id))
 
     async def ListJobs(self, request: jobs_service_pb2.ListJobsRequest, context: object) -> bytes:
         caller = _caller()
         query = request.filter.SerializeToString(deterministic=True)
         start = self._pager.open(request.page_token, query, caller.username) if request.page_token else None
         filter_ = convert.filter_from_pb(request.filter)
+        known = self._freshness.resources
+        resources = [one for one in known if one in filter_.resource_ids] if filter_.resource_ids else known
+        if request.fresh and start is None:
+            await asyncio.gather(*(self._freshness.refresh(resource_id) for resource_id in resources))
+        times = {one: time for one in resources if (time := await self._freshness.compared(one))}
         page = await self._jobs.list(caller, filter_, start, page_size(request.page_size))
         token = self._pager.seal(page.next, query, caller.username) if page.next else ""
-        tail = jobs_service_pb2.ListJobsResponse(next_page_token=token, revision=page.revision)
+        tail = jobs_service_pb2.ListJobsResponse(
+            next_page_token=token,
+            revision=page.revision,
+            observe_times={resource_id: timestamp(time) for resource_id, time in times.items()},
+        )
         return frames(1, (job.message for job in page.jobs)) + tail.SerializeToString()
 
     async def UpdateJob(self, request: jobs_service_pb2.UpdateJobRequest, context: object) -> bytes:
@@ -91,6 +116,33 @@ class JobsService:
             filter_,
             _mutation(request),
             lambda ids: jobs_service_pb2.CancelJobsResponse(job_ids=ids).SerializeToString(),
+        )
+
+    async def SignalJob(self, request: jobs_service_pb2.SignalJobRequest, context: object) -> bytes:
+        return await self._steering.signal(_caller(), request.job_id, request.signal, _mutation(request))
+
+    async def RequeueJob(self, request: jobs_service_pb2.RequeueJobRequest, context: object) -> bytes:
+        return await self._steering.requeue(_caller(), request.job_id, request.hold, _mutation(request))
+
+    async def EstimateStart(
+        self, request: jobs_service_pb2.EstimateStartRequest, context: object
+    ) -> jobs_service_pb2.EstimateStartResponse:
+        spec = convert.spec_from_pb(request.spec)
+        estimate = await self._jobs.estimate(_caller(), Submission(request.resource_id, spec))
+        return convert.estimate_to_pb(estimate, array_size(spec.array) if spec.array else 1)
+
+    async def ListReservations(
+        self, request: jobs_service_pb2.ListReservationsRequest, context: object
+    ) -> jobs_service_pb2.ListReservationsResponse:
+        caller, size = _caller(), page_size(request.page_size)
+        query = ",".join(request.resource_ids).encode()
+        start = self._pager.open(request.page_token, query, caller.username) if request.page_token else None
+        found = await self._jobs.reservations(caller, request.resource_ids)
+        left = [one for one in found if start is None or one.key > start.key]
+        more = Position(left[size - 1].key, 0) if len(left) > size else None
+        return jobs_service_pb2.ListReservationsResponse(
+            reservations=[convert.reservation_to_pb(one.resource_id, one.reservation) for one in left[:size]],
+            next_page_token=self._pager.seal(more, query, caller.username) if more else "",
         )
 
     async def WatchJobs(
@@ -128,14 +180,22 @@ class JobsService:
         engine = self._engines.get(job.resource_id)
         stream = OutputStream.STDERR if request.stream == _Stderr else OutputStream.STDOUT
 
-        async def locate() -> Path | None:
-            return await engine.output_path(job_id, stream) if engine else None
+        async def open_() -> int | None:
+            current = await self._jobs.job(caller, job_id)
+            started = current.start_time or current.status.state >= JobState.ACTIVE
+            if engine is None or not started:
+                return None
+            try:
+                return await engine.open_output(ref_of(current), current.spec, stream)
+            except EngineError as error:
+                raise refusals.error_of(error.refusal, job_id) from error
 
         async def ended() -> bool:
             return (await self._jobs.stored(caller, job_id)).state.final
 
-        async for piece in read_output(job_id, request.offset, request.follow, locate, ended):
-            yield jobs_service_pb2.ReadJobOutputResponse(data=piece.data, offset=piece.offset, end=piece.end)
+        with contextlib.closing(Output(job_id, open_)) as output:
+            async for piece in read_output(job_id, request.offset, request.follow, output, ended):
+                yield jobs_service_pb2.ReadJobOutputResponse(data=piece.data, offset=piece.offset, end=piece.end)
 
 
 def _caller() -> Principal:

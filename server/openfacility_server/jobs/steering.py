@@ -25,12 +25,19 @@ from openfacility_server.errors import (
     Violation,
 )
 from openfacility_server.idempotency import Mutation, answered, mutate
-from openfacility_server.jobs import lifecycle, observations
-from openfacility_server.jobs.engines import EngineError, EngineUpdate, JobEngine
+from openfacility_server.jobs import lifecycle, observations, refusals
+from openfacility_server.jobs.engines import (
+    EngineCannot,
+    EngineError,
+    EngineUpdate,
+    JobEngine,
+    JobRef,
+    Observation,
+)
 from openfacility_server.jobs.filters import JobFilter, may_see, owner_seen_by
 from openfacility_server.jobs.model import Job, JobReason, JobSpec, JobState, JobStatus
 from openfacility_server.jobs.store import JobStore, Todo, Working
-from openfacility_server.storage import Storage, Tx
+from openfacility_server.storage import ReadTx, Storage, Tx
 
 _MAX_CANCELED = 10_000
 _CANCEL_CHUNK = 200
@@ -61,10 +68,10 @@ class Steering:
     async def hold(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
         """Keeps a waiting job, or an array's waiting elements, from starting."""
 
-        async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
-            await engine.hold(ids, _hold_reason(principal, job))
+        async def act(job: Job, refs: Sequence[JobRef], engine: JobEngine) -> None:
+            await engine.hold(refs, _hold_reason(principal, job))
             if not job.array_counts:
-                await _settled(engine, job.id)
+                await _settled(engine, refs[0])
 
         def held(job: Job, now: datetime) -> Job:
             reason = _hold_reason(principal, job)
@@ -79,11 +86,11 @@ class Steering:
     async def release(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
         """Lets a held job, or an array's held elements, start."""
 
-        async def act(job: Job, ids: Sequence[str], engine: JobEngine) -> None:
+        async def act(job: Job, refs: Sequence[JobRef], engine: JobEngine) -> None:
             if _held_by_operator(job) and not principal.staff:
                 text = f"an operator holds job {job_id}; ask them to release it"
                 raise PermissionDenied("HELD_BY_OPERATOR", text, {"job_id": job_id})
-            await engine.release(await self._releasable(principal, ids))
+            await engine.release(await self._releasable(principal, refs), _by_operator(principal, job))
 
         def released(job: Job, now: datetime) -> Job:
             if _held_by_operator(job) and not principal.staff:
@@ -97,54 +104,92 @@ class Steering:
 
         return await self._steer(principal, job_id, wanted, act, released, "released")
 
-    async def _releasable(self, principal: Principal, ids: Sequence[str]) -> Sequence[str]:
+    async def signal(self, principal: Principal, job_id: str, signal: str, wanted: Mutation) -> bytes:
+        """Sends a signal to a running job, or to an array's running elements."""
+
+        async def act(job: Job, refs: Sequence[JobRef], engine: JobEngine) -> None:
+            await engine.signal(refs, signal, _by_operator(principal, job))
+
+        return await self._steer(principal, job_id, wanted, act, _unchanged, "signaled", JobState.ACTIVE)
+
+    async def requeue(self, principal: Principal, job_id: str, hold: bool, wanted: Mutation) -> bytes:
+        """Puts a running job, or an array's running elements, back into the queue."""
+
+        async def act(job: Job, refs: Sequence[JobRef], engine: JobEngine) -> None:
+            await engine.requeue(refs, hold, _by_operator(principal, job))
+
+        return await self._steer(principal, job_id, wanted, act, _unchanged, "requeued", JobState.ACTIVE)
+
+    async def _releasable(self, principal: Principal, refs: Sequence[JobRef]) -> Sequence[JobRef]:
         """Leaves out the elements that an operator holds, if the caller is none."""
         if principal.staff:
-            return ids
-        found = await self._storage.read(lambda tx: self._store.load(tx, ids))
-        return [job_id for job_id in ids if job_id not in found or not _held_by_operator(found[job_id].job)]
+            return refs
+        found = await self._storage.read(lambda tx: self._store.load(tx, [ref.id for ref in refs]))
+        return [ref for ref in refs if ref.id not in found or not _held_by_operator(found[ref.id].job)]
 
     async def _steer(
         self,
         principal: Principal,
         job_id: str,
         wanted: Mutation,
-        act: Callable[[Job, Sequence[str], JobEngine], Awaitable[None]],
+        act: Callable[[Job, Sequence[JobRef], JobEngine], Awaitable[None]],
         change: Callable[[Job, datetime], Job],
         verb: str,
+        state: JobState = JobState.QUEUED,
     ) -> bytes:
+        """Tells the engine, then stores how the engine sees the job; ``state`` is QUEUED for what waiting jobs can
+        have done to them, ACTIVE for what running ones can."""
         answer = await answered(self._storage, wanted)
         if answer is not None:
             return answer
-        job, ids = await self._handed_over(principal, job_id)
-        _require_waiting(job, verb)
+        job, refs = await self._handed_over(principal, job_id)
+        _require(state, job, verb)
         engine = self._engine(job)
-        await act(job, ids, engine)
-        seen = await engine.observe(ids)
+        targets = refs[:1] if engine.takes_arrays else refs
+        await self._told(job, act(job, targets, engine))
+        seen = await engine.observe(refs)
 
         def effect(tx: Tx) -> bytes:
             now = datetime.now(UTC)
-            changes = {found.job.id: (found, found.job) for found in self._store.load(tx, ids).values()}
-            changes |= {found.job.id: (found, job) for found, job in observations.changes_of(self._store, tx, seen)}
+            changes: dict[str, observations.Change] = {
+                found.job.id: (found, found.job) for found in self._store.load(tx, [ref.id for ref in refs]).values()
+            }
+            changes |= {new.id: (found, new) for found, new in self._changes(tx, job, seen)}
             for key, (found, current) in changes.items():
                 waiting = current.status.state <= JobState.HELD
                 if current.status.state == JobState.NEW or (current.array_counts and waiting):
                     changes[key] = found, change(current, now)
             observations.save(self._store, tx, changes.values())
-            stored = self._store.load(tx, [job_id])[job_id]
-            _require_waiting(stored.job, verb)
+            if state != JobState.ACTIVE:
+                _require(state, self._store.load(tx, [job_id])[job_id].job, verb)
             return self._message(tx, job_id)
 
         try:
             response = await mutate(self._storage, wanted, effect)
         except FailedPrecondition:
             # It has started meanwhile: whoever is told so sees it too.
-            await self._storage.write(lambda tx: observations.apply(self._store, tx, seen))
+            await self._storage.write(
+                lambda tx: observations.apply(self._store, tx, seen=seen, resource_id=job.resource_id)
+            )
             raise
         if job.status.state == JobState.NEW:
             # It may have reached the engine since.
-            await act(job, ids, engine)
+            current, refs = await self._with_elements(principal, job_id)
+            await self._told(current, act(current, refs[:1] if engine.takes_arrays else refs, engine))
         return response
+
+    def _changes(self, tx: ReadTx, job: Job, seen: Sequence[Observation]) -> list[observations.Change]:
+        return observations.changes_of(self._store, tx, seen, job.resource_id)
+
+    async def _told(self, job: Job, telling: Awaitable[None]) -> None:
+        """Waits until an engine was told something. Raises what callers are told when it cannot or will not."""
+        try:
+            await telling
+        except EngineCannot as error:
+            raise FailedPrecondition("ENGINE_CANNOT", str(error), job.id, {"job_id": job.id}) from error
+        except EngineError as error:
+            applied = {"applied": ",".join(error.applied)} if error.applied else {}
+            raise refusals.error_of(error.refusal, job.id, "job.spec", applied) from error
 
     async def update(
         self, principal: Principal, job_id: str, values: JobSpec, paths: Sequence[str], etag: str, wanted: Mutation
@@ -159,7 +204,7 @@ class Steering:
         ours = job.array_counts or job.status.state.final
         update = None if ours else _engine_update(updated.spec, paths)
         if update and job.status.state != JobState.NEW:
-            await self._update_engine(job, update)
+            await self._update_engine(principal, job, update, values)
 
         def effect(tx: Tx) -> bytes:
             found = self._store.load(tx, [job_id])[job_id]
@@ -170,14 +215,26 @@ class Steering:
         if update and job.status.state == JobState.NEW:
             current, _ = await self._with_elements(principal, job_id)
             if current.status.state in (JobState.QUEUED, JobState.HELD, JobState.ACTIVE):
-                await self._update_engine(current, update)
+                await self._update_engine(principal, current, update, values)
         return response
 
-    async def _update_engine(self, job: Job, update: EngineUpdate) -> None:
+    async def _update_engine(self, principal: Principal, job: Job, update: EngineUpdate, values: JobSpec) -> None:
+        """Changes a job at its engine; stores what took effect, also when it raises."""
+        engine, by_operator = self._engine(job), _by_operator(principal, job)
         try:
-            await self._engine(job).update(job.id, update)
+            await engine.update(lifecycle.ref_of(job), update, by_operator)
         except EngineError as error:
-            raise FailedPrecondition("UPDATE_REFUSED", str(error), job.id) from error
+            applied = [path for path in error.applied if path in UPDATABLE]
+            if applied:
+                await self._storage.write(lambda tx: self._store_applied(tx, job.id, values, applied))
+            await self._told(job, _raised(error))
+
+    def _store_applied(self, tx: Tx, job_id: str, values: JobSpec, paths: Sequence[str]) -> None:
+        found = self._store.load(tx, [job_id])[job_id]
+        spec = found.job.spec
+        for path in paths:
+            spec = _copied(spec, values, path)
+        observations.save(self._store, tx, [(found, replace(found.job, spec=spec))])
 
     def _updated(self, job: Job, values: JobSpec, paths: Sequence[str], etag: str) -> Job:
         if etag and etag != job.etag:
@@ -257,43 +314,64 @@ class Steering:
             raise NotFound("job", job_id)
         return stored.message
 
-    async def _handed_over(self, principal: Principal, job_id: str) -> tuple[Job, list[str]]:
+    async def _handed_over(self, principal: Principal, job_id: str) -> tuple[Job, list[JobRef]]:
         """As ``_with_elements``, when the engine has the job: steering one on its way there would come too late.
 
         One that the engine does not take for long is returned as it is.
         """
         until = time.monotonic() + _HAND_OVER_SECONDS
         while True:
-            job, ids = await self._with_elements(principal, job_id)
-            if job.status.state != JobState.NEW or job.array_counts or time.monotonic() > until:
-                return job, ids
+            job, refs = await self._with_elements(principal, job_id)
+            ours = job.array_counts and not self._engine(job).takes_arrays
+            if job.status.state != JobState.NEW or ours or time.monotonic() > until:
+                return job, refs
             await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
 
-    async def _with_elements(self, principal: Principal, job_id: str) -> tuple[Job, list[str]]:
-        """Returns a job, and its id followed by those of its unfinished elements."""
-        found = (await self._storage.read(lambda tx: self._store.load(tx, [job_id]))).get(job_id)
-        if found is None or not may_see(principal, found.job.owner):
+    async def _with_elements(self, principal: Principal, job_id: str) -> tuple[Job, list[JobRef]]:
+        """Returns a job, and what an engine needs to find it, followed by the same of its unfinished elements."""
+
+        def read(tx: ReadTx) -> tuple[Job, list[JobRef]] | None:
+            found = self._store.load(tx, [job_id]).get(job_id)
+            if found is None or not may_see(principal, found.job.owner):
+                return None
+            job, refs = found.job, [lifecycle.ref_of(found.job)]
+            if job.array_counts:
+                elements = self._store.load(tx, self._store.unfinished_elements(tx, job_id))
+                refs += [lifecycle.ref_of(element.job) for element in elements.values()]
+            return job, refs
+
+        found = await self._storage.read(read)
+        if found is None:
             raise NotFound("job", job_id)
-        if not found.job.array_counts:
-            return found.job, [job_id]
-        elements = await self._storage.read(lambda tx: self._store.unfinished_elements(tx, job_id))
-        return found.job, [job_id, *elements]
+        return found
 
 
-async def _settled(engine: JobEngine, job_id: str) -> None:
+async def _settled(engine: JobEngine, ref: JobRef) -> None:
     """Returns when a job that an engine was told to hold is held or has started: one just starting is neither.
 
     Raises Unavailable when it does not come to be either.
     """
     until = time.monotonic() + _SETTLE_SECONDS
     while True:
-        seen = await engine.observe([job_id])
+        seen = await engine.observe([ref])
         if not seen or seen[0].state != JobState.QUEUED:
             return
         if time.monotonic() > until:
-            text = f"job {job_id} is about to start and cannot be held now; retry"
-            raise Unavailable("JOB_STARTING", text, timedelta(seconds=1), {"job_id": job_id})
+            text = f"job {ref.id} is about to start and cannot be held now; retry"
+            raise Unavailable("JOB_STARTING", text, timedelta(seconds=1), {"job_id": ref.id})
         await asyncio.sleep(_HAND_OVER_PAUSE_SECONDS)
+
+
+async def _raised(error: EngineError) -> None:
+    raise error
+
+
+def _unchanged(job: Job, now: datetime) -> Job:
+    return job
+
+
+def _by_operator(principal: Principal, job: Job) -> bool:
+    return principal.staff and job.owner != principal.username
 
 
 def _held_by_operator(job: Job) -> bool:
@@ -305,15 +383,21 @@ def _hold_reason(principal: Principal, job: Job) -> JobReason:
     return JobReason.HELD_BY_OWNER if own or not principal.staff else JobReason.HELD_BY_OPERATOR
 
 
-def _require_waiting(job: Job, verb: str) -> None:
-    waits = job.array_counts.waiting > 0 if job.array_counts else job.status.state <= JobState.HELD
-    if not waits:
+def _require(state: JobState, job: Job, verb: str) -> None:
+    """Raises FailedPrecondition unless a job waits (QUEUED), or runs (ACTIVE); of an array, unless an element does."""
+    counts = job.array_counts
+    if state == JobState.ACTIVE:
+        fits = counts.active > 0 if counts else job.status.state == JobState.ACTIVE
+    else:
+        fits = counts.waiting > 0 if counts else job.status.state <= JobState.HELD
+    if not fits:
         raise _state_forbids(job, verb)
 
 
 def _state_forbids(job: Job, verb: str) -> FailedPrecondition:
     state = job.status.state.name
-    text = f"job {job.id} is {state} and cannot be {verb} any more"
+    when = " any more" if job.status.state > JobState.HELD else ""
+    text = f"job {job.id} is {state} and cannot be {verb}{when}"
     return FailedPrecondition("JOB_STATE", text, job.id, {"job_id": job.id, "state": state})
 
 

@@ -33,6 +33,8 @@ class Todo(IntFlag):
     SUBMIT = 1
     CANCEL = 2
     EXPAND = 4
+    # Beside SUBMIT: somebody began to hand it over, and may have got through.
+    TRIED = 8
 
 
 class Codec(Protocol):
@@ -88,6 +90,16 @@ class JobScript(pw.Model):
         table_name = "job_script"
 
 
+class JobComparison(pw.Model):
+    """When the jobs of a resource were last compared with what its engine says; microseconds since 1970."""
+
+    resource_id = pw.TextField(primary_key=True)
+    time = pw.BigIntegerField()
+
+    class Meta:
+        table_name = "job_comparison"
+
+
 class Stored(NamedTuple):
     """A job's row as far as a reader needs it, undecoded."""
 
@@ -96,10 +108,11 @@ class Stored(NamedTuple):
     state: JobState
     revision: int
     message: bytes
+    resource_id: str
 
 
 _COLUMNS = tuple(JobRow._meta.sorted_field_names)  # noqa: SLF001 -- peewee's way to list a model's columns
-_ROW = (JobRow.id, JobRow.owner, JobRow.state, JobRow.revision, JobRow.message)
+_ROW = (JobRow.id, JobRow.owner, JobRow.state, JobRow.revision, JobRow.message, JobRow.resource_id)
 _WORKING = (JobRow.id, JobRow.todo, JobRow.expanded, JobRow.cancel_reason, JobRow.message)
 # Literal, not a parameter: the partial indexes are only used where the query says the same words.
 _UNFINISHED = pw.SQL(f"state < {int(JobState.COMPLETED)}")
@@ -139,6 +152,8 @@ _ELEMENT_TO_SUBMIT = compile_sql(
     JobRow.select(JobRow.id).where((JobRow.array_job_id == "") & pw.SQL(f"todo & {int(Todo.SUBMIT)} > 0")).limit(1)
 ).replace("LIMIT ?", "LIMIT 1")
 _UNSET_TODO = "UPDATE job SET todo = todo & ? WHERE id = ?"
+_ADD_TODO = "UPDATE job SET todo = todo | ? WHERE id = ?"
+_COMPARED = compile_sql(JobComparison.select(JobComparison.time).where(JobComparison.resource_id == ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +182,7 @@ class JobStore:
     def whole(self, tx: ReadTx, job_id: str) -> tuple[Stored, str] | None:
         """Returns a job's row and its inline script, or an empty string, in one query."""
         row = tx.row(_GET_WHOLE, (job_id,))
-        return None if row is None else (_stored(row), row[5] or "")
+        return None if row is None else (_stored(row), row[6] or "")
 
     def script(self, tx: ReadTx, job_id: str) -> str:
         """Returns a job's inline script, or an empty string."""
@@ -215,16 +230,21 @@ class JobStore:
             chunk = job_ids[start : start + _CHUNK]
             for row in tx.rows(_load_sql(len(chunk)), tuple(chunk)):
                 working = self._working(row)
-                found[row[0]] = Target(working.job.status.state, self._handed_over(tx, working))
+                found[row[0]] = Target(working.job.status.state, self._handed_over(tx, working), working.job.native_id)
         return found
 
     def _handed_over(self, tx: ReadTx, working: Working) -> bool:
         array = working.job.spec.array
-        if array is None or working.job.array_job_id:
+        if array is None or working.job.array_job_id or working.job.native_id:
             return not working.todo & Todo.SUBMIT
         # An array that was canceled while its elements were made never has them all.
         made = working.expanded == len(array.indices)
         return made and tx.value(_ELEMENT_TO_SUBMIT, (working.job.id,)) is None
+
+    def compared(self, tx: ReadTx, resource_id: str) -> datetime | None:
+        """Returns when the jobs of a resource were last compared with what its engine says."""
+        micros = tx.value(_COMPARED, (resource_id,))
+        return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(micros))
 
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
@@ -262,6 +282,17 @@ class JobStore:
         """Marks something as done for jobs. Not a change that callers see."""
         for job_id in job_ids:
             tx.run(_UNSET_TODO, (~int(done) & 0xFF, job_id))
+
+    def add_todo(self, tx: Tx, job_ids: Iterable[str], todo: Todo) -> None:
+        """Marks something for the reconciler. Not a change that callers see."""
+        for job_id in job_ids:
+            tx.run(_ADD_TODO, (int(todo), job_id))
+
+    def set_compared(self, tx: Tx, resource_id: str, time: datetime) -> None:
+        """Records when the jobs of a resource were compared with what its engine says."""
+        row = {"resource_id": resource_id, "time": _micros(time)}
+        update = {JobComparison.time: _micros(time)}
+        tx.execute(JobComparison.insert(row).on_conflict(conflict_target=[JobComparison.resource_id], update=update))
 
     def set_expanded(self, tx: Tx, job_id: str, expanded: int, todo: Todo) -> None:
         """Records how many elements of an array are made. Not a change that callers see."""
@@ -305,7 +336,7 @@ class JobStore:
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    return Stored(row[0], row[1], _STATES[row[2]], row[3], bytes(row[4]))
+    return Stored(row[0], row[1], _STATES[row[2]], row[3], bytes(row[4]), row[5])
 
 
 # A condition's name and the values that it is about.

@@ -1448,7 +1448,11 @@ func (x *Reservation) GetMaintenance() bool {
 type ListReservationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Compute resources, at most 100. Empty: all.
-	ResourceIds   []string `protobuf:"bytes,1,rep,name=resource_ids,json=resourceIds,proto3" json:"resource_ids,omitempty"`
+	ResourceIds []string `protobuf:"bytes,1,rep,name=resource_ids,json=resourceIds,proto3" json:"resource_ids,omitempty"`
+	// Most reservations in the answer. 0 means 100; more than 1,000 counts as 1,000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the answer before. All other fields but `page_size` stay the same.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1490,11 +1494,27 @@ func (x *ListReservationsRequest) GetResourceIds() []string {
 	return nil
 }
 
+func (x *ListReservationsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListReservationsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // Response of `ListReservations`.
 type ListReservationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The reservations, at most 10,000.
-	Reservations  []*Reservation `protobuf:"bytes,1,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	// The reservations.
+	Reservations []*Reservation `protobuf:"bytes,1,rep,name=reservations,proto3" json:"reservations,omitempty"`
+	// Token of the next page; empty when there is none.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1534,6 +1554,13 @@ func (x *ListReservationsResponse) GetReservations() []*Reservation {
 		return x.Reservations
 	}
 	return nil
+}
+
+func (x *ListReservationsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // Request of `WatchJobs`.
@@ -2024,12 +2051,16 @@ const file_openfacility_jobs_v1_jobs_service_proto_rawDesc = "" +
 	" \x03(\tR\x05users\x12\x1a\n" +
 	"\baccounts\x18\v \x03(\tR\baccounts\x12\x14\n" +
 	"\x05flags\x18\f \x03(\tR\x05flags\x12 \n" +
-	"\vmaintenance\x18\r \x01(\bR\vmaintenance\"N\n" +
+	"\vmaintenance\x18\r \x01(\bR\vmaintenance\"\x9d\x01\n" +
 	"\x17ListReservationsRequest\x123\n" +
 	"\fresource_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n" +
-	"\x10d\"\x06r\x04\x10\x01\x18?R\vresourceIds\"a\n" +
+	"\x10d\"\x06r\x04\x10\x01\x18?R\vresourceIds\x12$\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x10R\tpageToken\"\x89\x01\n" +
 	"\x18ListReservationsResponse\x12E\n" +
-	"\freservations\x18\x01 \x03(\v2!.openfacility.jobs.v1.ReservationR\freservations\"\xe2\x02\n" +
+	"\freservations\x18\x01 \x03(\v2!.openfacility.jobs.v1.ReservationR\freservations\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe2\x02\n" +
 	"\x10WatchJobsRequest\x12?\n" +
 	"\x06job_id\x18\x01 \x01(\tB(\xbaH%r#2!^([a-z0-9]{1,32}(_[0-9]{1,8})?)?$R\x05jobId\x127\n" +
 	"\x06filter\x18\x02 \x01(\v2\x1f.openfacility.jobs.v1.JobFilterR\x06filter\x123\n" +

@@ -132,7 +132,8 @@ type JobsServiceClient interface {
 	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
 	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 	//
-	// INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+	// INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+	// engine does not answer.
 	ListReservations(ctx context.Context, in *ListReservationsRequest, opts ...grpc.CallOption) (*ListReservationsResponse, error)
 	// Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
 	// listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle
@@ -426,7 +427,8 @@ type JobsServiceServer interface {
 	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
 	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 	//
-	// INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+	// INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+	// engine does not answer.
 	ListReservations(context.Context, *ListReservationsRequest) (*ListReservationsResponse, error)
 	// Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
 	// listens; a watch of one job ends after its final state. Responses carry all changes since the previous one. An idle

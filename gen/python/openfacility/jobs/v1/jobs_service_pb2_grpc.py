@@ -277,7 +277,8 @@ class JobsServiceServicer(object):
         """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
         those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 
-        INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+        INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+        engine does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

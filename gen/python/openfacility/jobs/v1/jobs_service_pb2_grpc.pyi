@@ -138,7 +138,8 @@ class JobsServiceStub:
     """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
     those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 
-    INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+    INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+    engine does not answer.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]
     """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
@@ -270,7 +271,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
     those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 
-    INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+    INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+    engine does not answer.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams the jobs that match and then every change of them, in order, each exactly once, for as long as the caller
@@ -477,7 +479,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
         those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
 
-        INVALID_ARGUMENT: there is no such resource. UNAVAILABLE: the engine does not answer.
+        INVALID_ARGUMENT: there is no such resource, or the page token is not from this query and caller. UNAVAILABLE: the
+        engine does not answer.
         """
 
     @_abc_1.abstractmethod
