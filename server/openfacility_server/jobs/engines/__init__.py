@@ -173,13 +173,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A span in which nodes are kept for some. ``owners`` are users of this service."""
+    """A span in which nodes are kept for some.
+
+    ``owners`` are users of this service; ``nodes`` is in the batch system's notation, ``node_names`` the same in full.
+    """
 
     id: str
     start_time: datetime
     end_time: datetime
     active: bool
     nodes: str = ""
+    node_names: tuple[str, ...] = ()
     node_count: int = 0
     core_count: int = 0
     queue_name: str = ""
