@@ -96,7 +96,8 @@ async def numbers_in(path: Path, count: int = 1) -> list[int]:
     return await until(found)
 
 
-def _content(descriptor: int) -> bytes:
+def content(descriptor: int) -> bytes:
+    """All that an open file has."""
     with open(descriptor, "rb") as file:
         return file.read()
 
@@ -195,7 +196,7 @@ class Followed:
     async def read(self, job_id: str, stream: OutputStream = OutputStream.STDOUT) -> bytes | None:
         """What the engine opens as the job's output; None when it opens nothing."""
         descriptor = await self.engine.open_output(ref(job_id), JobSpec(), stream)
-        return None if descriptor is None else await asyncio.to_thread(_content, descriptor)
+        return None if descriptor is None else await asyncio.to_thread(content, descriptor)
 
     def output(self, job_id: str, name: str = "stdout") -> str:
         return (self.settings.spool / "jobs" / job_id / name).read_text()
