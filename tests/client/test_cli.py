@@ -168,6 +168,8 @@ async def test_submit_and_watch_on_a_terminal(server, run):
 async def test_watch_on_a_terminal_is_a_table(server, run):
     async def watch(_: Any) -> AsyncIterator[pb.WatchJobsResponse]:
         changes = [change("j1", "ACTIVE", 1, "SNAPSHOT", name="first"), change("j2", "FAILED", 2, "SNAPSHOT")]
+        changes.append(change("j3", "QUEUED", 3, "SNAPSHOT"))
+        changes[2].job.status.reason = job_pb2.JOB_REASON_LICENSES
         yield pb.WatchJobsResponse(changes=changes)
         raise Failure(grpc.StatusCode.PERMISSION_DENIED, "no longer")
 
@@ -177,7 +179,7 @@ async def test_watch_on_a_terminal_is_a_table(server, run):
     os.close(theirs)
     seen = await asyncio.to_thread(_read_all, ours)
     assert await asyncio.wait_for(process.wait(), 30) == 77
-    for text in (b"1 ACTIVE", b"first", b"j2", b"openfacility: no longer"):
+    for text in (b"1 ACTIVE", b"first", b"j2", b"waiting: licenses", b"openfacility: no longer"):
         assert text in seen
 
 

@@ -28,6 +28,7 @@ from rich.text import Text
 from openfacility_cli import _status_text as text
 from openfacility_cli._app import App, make_client
 from openfacility_cli._errors import explain
+from openfacility_cli._layout import age
 from openfacility_cli._status_live import FacilitiesDisplay, Picture, facilities_picture
 
 _AGAIN = 10.0
@@ -95,7 +96,7 @@ class Watched:
 
     def age(self) -> str:
         """Say how old what is known of it is."""
-        return "never heard of" if self.heard is None else f"last heard {text.age(datetime.now(UTC) - self.heard)} ago"
+        return "never heard of" if self.heard is None else f"last heard {age(datetime.now(UTC) - self.heard)} ago"
 
     def contact(self) -> Text:
         """Say whether it answers, or since when it does not."""

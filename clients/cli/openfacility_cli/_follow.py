@@ -48,7 +48,8 @@ def _follow_plain(app: App, job: Job) -> int:
 
     with _Output(app.client, job, copy) as output:
         for change in app.client.jobs.watch(job, on_disconnect=app.on_disconnect):
-            if change.job.state is not job.state or change.job.final:
+            news = (change.job.state, change.job.status.reason) != (job.state, job.status.reason)
+            if news or change.job.final:
                 click.echo(change_line(change), err=True)
             job = change.job
         output.finish()

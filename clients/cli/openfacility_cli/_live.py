@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openfacility_cli import _text
+from openfacility_cli._layout import span
 
 _MOST_ENDED = 20
 
@@ -117,7 +118,7 @@ class JobsDisplay:
                 Text(job.state, style=_text.COLORS.get(job.state, "")),
                 job.owner,
                 job.resource_id,
-                _text.span(_text.elapsed(job)),
+                span(_text.elapsed(job)),
                 _text.why(job),
             )
         hidden = len(going) + len(ended) - room
@@ -127,7 +128,7 @@ class JobsDisplay:
 def _state_line(job: Job) -> Text:
     line = Text(f"{job.id}  ")
     line.append(job.state, style=_text.COLORS.get(job.state, ""))
-    for part in (_text.span(_text.elapsed(job)), _text.why(job)):
+    for part in (span(_text.elapsed(job)), _text.why(job)):
         if part:
             line.append(f"  {part}")
     return line

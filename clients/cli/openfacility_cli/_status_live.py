@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from openfacility_cli import _status_text as text
-from openfacility_cli._text import moment
+from openfacility_cli._layout import moment
 
 _MOST_EVENTS = 8
 _ORDER = (ResourceStatus.DOWN, ResourceStatus.DEGRADED, ResourceStatus.UNKNOWN, ResourceStatus.UP)

@@ -23,7 +23,7 @@ from openfacility_client import (
     StatusCounts,
 )
 
-from openfacility_cli._text import moment
+from openfacility_cli._layout import age, columns, moment, short
 
 COLORS = {
     ResourceStatus.UP: "green",
@@ -32,16 +32,6 @@ COLORS = {
     ResourceStatus.UNKNOWN: "magenta",
 }
 AVAILABILITY_COLORS = {Availability.AVAILABLE: "green", Availability.AT_RISK: "yellow", Availability.UNAVAILABLE: "red"}
-_LONGEST = 60
-
-
-def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterable[str]:
-    """Lay rows out in columns. A cell may be colored: what does not show has no width."""
-    table = [[click.style(cell, bold=True) for cell in header], *rows]
-    widths = [max(len(click.unstyle(row[number])) for row in table) for number in range(len(header))]
-    for row in table:
-        cells = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=True)]
-        yield (indent + "  ".join(cells)).rstrip()
 
 
 def status(value: ResourceStatus) -> str:
@@ -107,7 +97,7 @@ def since(resource: Resource) -> str:
 def why(resource: Resource) -> str:
     """Say why a resource is as it is, as far as there is something to say."""
     current = resource.current
-    parts = [_short(current.reason)] if current.reason else []
+    parts = [short(current.reason)] if current.reason else []
     if current.incident_id:
         parts.append(f"[{current.incident_id}]")
     return " ".join(parts)
@@ -125,8 +115,8 @@ def incident_table(incidents: Sequence[Incident], *, indent: str = "") -> Iterab
             each.resolution.lower(),
             moment(each.start_time)[:16],
             moment(each.end_time)[:16] or "?",
-            _short(",".join(each.resource_ids), 30),
-            _short(each.name),
+            short(",".join(each.resource_ids), 30),
+            short(each.name),
         )
         for each in incidents
     ]
@@ -238,18 +228,6 @@ def outage_lines(report: OutageReport) -> Iterable[str]:
     yield from columns(("LIKELY", "STATUS", "FROM", "FOR", "INCIDENT", "EXPLANATION"), rows)
 
 
-def age(length: timedelta) -> str:
-    """Write how long something is, in its largest unit or two."""
-    seconds = max(0, int(length.total_seconds()))
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3600:
-        return f"{seconds // 60}m{seconds % 60:02}s" if seconds < 600 else f"{seconds // 60}m"
-    if seconds < 86400:
-        return f"{seconds // 3600}h{seconds % 3600 // 60:02}m"
-    return f"{seconds // 86400}d{seconds % 86400 // 3600:02}h" if seconds < 864000 else f"{seconds // 86400}d"
-
-
 def kind_of(change: StatusChange) -> str:
     """Return the name of the field that a change sets."""
     names = ("resource", "incident", "event", "facility", "site")
@@ -266,8 +244,3 @@ def as_json(kind: str, value: Any, **more: Any) -> dict[str, Any]:
     from openfacility_client import to_json  # noqa: PLC0415 - beside where it is used
 
     return {**more, kind: to_json(value)}
-
-
-def _short(text: str, longest: int = _LONGEST) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -1,4 +1,4 @@
-"""Values on the command line that are more than a word: times, sizes, labels, arrays."""
+"""Values on the command line that are more than a word: times, sizes, labels, arrays, signals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+SIGNALS = ("HUP", "INT", "QUIT", "ABRT", "KILL", "ALRM", "TERM", "USR1", "USR2", "URG", "CONT", "STOP", "TSTP")
+"""Those that the service sends."""
 _SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
@@ -86,4 +88,15 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic since click 
             return datetime.now(UTC) - Duration().convert(value, param, ctx)
 
 
-DURATION, SIZE, PAIR, ARRAY, MOMENT = Duration(), Size(), Pair(), Array(), Moment()
+class Signal(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """`USR1`, with or without `SIG`."""
+
+    name = "signal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it, as the contract has it."""
+        name = str(value).upper().removeprefix("SIG")
+        return name if name in SIGNALS else self.fail(f"{value!r} is none of {', '.join(SIGNALS)}", param, ctx)
+
+
+DURATION, SIZE, PAIR, ARRAY, MOMENT, SIGNAL = Duration(), Size(), Pair(), Array(), Moment(), Signal()

@@ -14,14 +14,15 @@ from openfacility_cli._filters import filter_options, make_filter
 
 @click.command("list")
 @filter_options
+@click.option("--fresh", is_flag=True, help="Ask the batch systems first.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Most jobs to print.")
 @click.option("--all", "everything", is_flag=True, help="Print all of them.")
 @json_option
 @pass_app
-def list_jobs(app: App, /, limit: int, everything: bool, **filters: Any) -> None:
+def list_jobs(app: App, /, fresh: bool, limit: int, everything: bool, **filters: Any) -> None:
     """List jobs, newest first, finished ones included."""
     page_size = 1000 if everything else min(limit + 1, 1000)
-    found = app.client.jobs.list(make_filter(**filters), page_size=page_size)
+    found = app.client.jobs.list(make_filter(**filters), fresh=fresh, page_size=page_size)
     if everything and app.as_json:
         for job in found:
             app.json(job)
@@ -41,12 +42,13 @@ def list_jobs(app: App, /, limit: int, everything: bool, **filters: Any) -> None
 
 @click.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--fresh", is_flag=True, help="Ask the batch system first.")
 @json_option
 @pass_app
-def get(app: App, /, ids: tuple[str, ...]) -> None:
+def get(app: App, /, ids: tuple[str, ...], fresh: bool) -> None:
     """Show all about jobs."""
     for number, id_ in enumerate(ids):
-        job = app.client.jobs.get(id_)
+        job = app.client.jobs.get(id_, fresh=fresh)
         if app.as_json:
             app.json(job)
             continue

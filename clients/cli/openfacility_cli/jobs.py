@@ -10,6 +10,7 @@ jobs = LazyGroup(
     no_args_is_help=True,
     commands_at={
         "submit": ("openfacility_cli.submit:submit", "Submit a job."),
+        "estimate": ("openfacility_cli.submit:estimate", "Say when a job would start, and what it would charge."),
         "list": ("openfacility_cli.find:list_jobs", "List jobs, newest first."),
         "get": ("openfacility_cli.find:get", "Show all about jobs."),
         "watch": ("openfacility_cli.watch:watch", "Show jobs as they change."),
@@ -18,6 +19,8 @@ jobs = LazyGroup(
         "update": ("openfacility_cli.steer:update", "Change a job."),
         "hold": ("openfacility_cli.steer:hold", "Keep waiting jobs from starting."),
         "release": ("openfacility_cli.steer:release", "Let held jobs start."),
+        "signal": ("openfacility_cli.steer:signal", "Send a signal to running jobs."),
+        "requeue": ("openfacility_cli.steer:requeue", "Put running jobs back into the queue."),
         "cancel": ("openfacility_cli.steer:cancel", "End jobs, by id or by filter."),
     },
 )

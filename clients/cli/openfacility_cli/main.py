@@ -11,9 +11,9 @@ Exit codes:
     141  whoever read the output has gone
 
 `status check` exits with 3 if the resource is at risk, with 4 if it is not available; `status --all --once` with 69 if
-a facility does not answer. `jobs wait` and `jobs submit --watch` exit as the job did: with its exit
-code, 128 + N after signal N, 124 at its time limit, 125 if it ended in any other way (canceled, lost, could not be
-started).
+a facility does not answer; `jobs estimate` with 4 if the job would be refused. `jobs wait` and `jobs submit --watch`
+exit as the job did: with its exit code, 128 + N after signal N, 124 at its time limit, 125 if it ended in any other way
+(canceled, lost, could not be started).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _COMMANDS = {
     "status": ("openfacility_cli.status:status", "See what is up, here or at several facilities."),
     "outages": ("openfacility_cli.outages:outages", "Find out what was down, or what broke a job."),
     "incidents": ("openfacility_cli.incidents:incidents", "Find, declare, plan and end incidents."),
+    "reservations": ("openfacility_cli.reservations:reservations", "Show which nodes are kept for whom."),
     "watch": ("openfacility_cli.watch:watch_all", "Show everything as it happens."),
     "health": ("openfacility_cli.health:health", "Ask whether the service takes calls."),
     "config": ("openfacility_cli.config:config", "Show and change the settings of this command."),

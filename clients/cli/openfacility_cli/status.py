@@ -10,7 +10,7 @@ from openfacility_client import Availability, ResourceStatus
 
 from openfacility_cli import _status_text as text
 from openfacility_cli._app import App, json_option, pass_app
-from openfacility_cli._text import moment
+from openfacility_cli._layout import age, columns, moment
 from openfacility_cli._times import WHEN
 from openfacility_cli._values import DURATION, PAIR
 
@@ -149,12 +149,12 @@ def facilities(app: App) -> None:
             each.name,
             text.counts(each.overview.counts) if each.overview else "never heard of",
             click.style("answers", fg="green") if each.reachable else click.style("does not answer", fg="red"),
-            "" if each.heard_time is None else f"{text.age(now - each.heard_time)} ago",
+            "" if each.heard_time is None else f"{age(now - each.heard_time)} ago",
             each.error,
         )
         for each in found
     ]
-    for line in text.columns(("FACILITY", "RESOURCES", "", "HEARD", "ERROR"), rows):
+    for line in columns(("FACILITY", "RESOURCES", "", "HEARD", "ERROR"), rows):
         click.echo(line)
 
 
@@ -180,7 +180,7 @@ def events(app: App, /, resource: str | None, incident_id: str | None, limit: in
         change = f"{text.status(event.previous_status)} → {text.status(event.status)}"
         rows.append((moment(event.occur_time), event.resource_id, change, event.incident_id or "-", event.reason))
     if not app.as_json:
-        for line in text.columns(("TIME", "RESOURCE", "STATUS", "INCIDENT", "REASON"), rows):
+        for line in columns(("TIME", "RESOURCE", "STATUS", "INCIDENT", "REASON"), rows):
             click.echo(line)
 
 

@@ -1,4 +1,4 @@
-"""`openfacility jobs update`, `hold`, `release` and `cancel`."""
+"""`openfacility jobs update`, `hold`, `release`, `signal`, `requeue` and `cancel`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from openfacility_cli import _text
 from openfacility_cli._app import App, json_option, pass_app
 from openfacility_cli._errors import sentence
 from openfacility_cli._filters import filter_options, make_filter
-from openfacility_cli._values import DURATION, PAIR, SIZE
+from openfacility_cli._values import DURATION, PAIR, SIGNAL, SIZE
 
 _COUNT = click.IntRange(min=1)
 
@@ -77,6 +77,26 @@ def hold(app: App, /, ids: tuple[str, ...]) -> int:
 def release(app: App, /, ids: tuple[str, ...]) -> int:
     """Let held jobs start."""
     return _each(app, ids, app.client.jobs.release)
+
+
+@click.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("name", metavar="SIGNAL", type=SIGNAL)
+@json_option
+@pass_app
+def signal(app: App, /, ids: tuple[str, ...], name: str) -> int:
+    """Send a signal, such as USR1, to running jobs: to their programs and what those started."""
+    return _each(app, ids, lambda id_: app.client.jobs.signal(id_, name))
+
+
+@click.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--hold", is_flag=True, help="Do not start them again before `jobs release`.")
+@json_option
+@pass_app
+def requeue(app: App, /, ids: tuple[str, ...], hold: bool) -> int:
+    """Stop running jobs and put them back into the queue, to start anew from their beginning."""
+    return _each(app, ids, lambda id_: app.client.jobs.requeue(id_, hold=hold))
 
 
 @click.command()
