@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.engines.slurm import SlurmCluster, require_slurm
 from tests.engines.slurm.users import own_name
 from tests.engines.suite.driven import Driven, Kind
 
-KINDS = ("local",)
+KINDS = ("local", "slurm-rest", "slurm-commands")
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +57,7 @@ def slurm_settings(cluster: SlurmCluster, *, rest: bool, **values: object) -> Sl
         "rest": RestSettings(jwt_key=cluster.jwt_key, unix_socket=cluster.rest_socket) if rest else None,
         "users": users,
         "operator": users.get("olga"),
+        "reconcile": timedelta(seconds=2),
         "events": cluster.events,
         "controller_log": cluster.ctld_log,
         "environment": {"SITE": "of Slurm"},
@@ -77,11 +77,9 @@ def slurm_kind(name: str, cluster: SlurmCluster) -> Kind:
         base=cluster.jobs,
         owner="alice",
         account=cluster.users[0],
-        operator="olga" if os.geteuid() == 0 else "alice",
         cores=32,
         everywhere="regular",
         least_limit=timedelta(minutes=1),
-        limit_slack=timedelta(minutes=1),
         many_singles=1000 if rest else 0,
         many_elements=0 if rest else 1000,
     )
@@ -107,6 +105,7 @@ def apart(kind: Kind, tmp_path: Path) -> Kind:
 async def shared(kind: Kind) -> AsyncIterator[Driven]:
     """The engine that tests share, each with jobs of its own."""
     driven = await Driven(kind).start()
+    await driven.begin_the_longest()
     yield driven
     await driven.clear_away()
     await driven.stop()

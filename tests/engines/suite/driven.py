@@ -15,15 +15,16 @@ from typing import Any, Self
 from openfacility_server.jobs.engines import (
     EngineDependency,
     EngineJob,
+    EngineUpdate,
     JobEngine,
     JobRef,
     Observation,
     OutputStream,
     Refusal,
 )
-from openfacility_server.jobs.model import JobReason, JobSpec, JobState
+from openfacility_server.jobs.model import JobAttributes, JobReason, JobSpec, JobState
 
-from tests.engines.local_harness import content, new_id, until
+from tests.engines.local_harness import content, new_id, shell, until, waits_for
 
 DEADLINE = 90.0
 
@@ -32,9 +33,9 @@ DEADLINE = 90.0
 class Kind:
     """How to come by an engine, and what of it tests have to know.
 
-    ``owner`` and ``operator`` are users of the service, ``account`` the owner's on this machine. ``everywhere`` is a
-    queue with all cores, of which there are ``cores``. Below ``least_limit`` no time limit is kept, and ``limit_slack``
-    later it has been. ``many`` is how many jobs it is given at once, and how.
+    ``owner`` is a user of the service, ``account`` theirs on this machine. A job may have ``cores``; ``everywhere`` is
+    a queue that has them more than once. Time limits are multiples of ``least_limit``. ``many_singles`` and
+    ``many_elements`` are how many jobs it is given at once. ``puts_back`` says whether running jobs can be.
     """
 
     name: str
@@ -43,10 +44,8 @@ class Kind:
     owner: str
     account: str
     cores: int
-    operator: str = ""
     everywhere: str = ""
-    least_limit: timedelta = timedelta(seconds=1)
-    limit_slack: timedelta = timedelta(seconds=10)
+    least_limit: timedelta = timedelta(seconds=2)
     many_singles: int = 0
     many_elements: int = 0
     puts_back: bool = True
@@ -67,6 +66,8 @@ class Driven:
     natives: dict[str, str] = field(default_factory=dict)
     seen: defaultdict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
     faults: list[str] = field(default_factory=list)
+    prolonged_may_end: Path = Path()
+    limited: dict[str, str] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
 
     async def start(self) -> Self:
@@ -76,6 +77,21 @@ class Driven:
         self._task = asyncio.create_task(self._follow())
         self._note(await self.engine.observe([self.ref(job_id) for job_id in self.unfinished()]))
         return self
+
+    async def begin_the_longest(self) -> None:
+        """Submits what takes a minute on some engines, so that it is over when all else is: see test_within_limits."""
+        go = self.prolonged_may_end = self.directory() / "go"
+        short, long = (JobAttributes(duration=limit) for limit in (self.kind.least_limit, timedelta(minutes=20)))
+        specs = {
+            "limited": shell("sleep 1000", attributes=short),
+            "shortened": shell("trap '' TERM; while :; do sleep 1; done", attributes=long),
+            "prolonged": shell(waits_for(go, "exit 5"), attributes=short, directory=str(go.parent)),
+        }
+        self.limited = {name: await self.submit(spec) for name, spec in specs.items()}
+        for name, limit in (("prolonged", timedelta(minutes=20)), ("shortened", self.kind.least_limit)):
+            await self.saw(self.limited[name], JobState.ACTIVE)
+            update = EngineUpdate(duration=limit)
+            await self.engine.update(self.ref(self.limited[name]), update, by_operator=name == "prolonged")
 
     async def stop(self) -> None:
         """Stops, as a server that is stopped; jobs run on."""

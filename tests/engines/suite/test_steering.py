@@ -69,8 +69,9 @@ async def test_an_operators_hold(engine: Driven) -> None:
 
 async def test_holding_what_waits_and_what_does_not(engine: Driven) -> None:
     go = engine.directory() / "go"
-    runs = await started(engine, shell(waits_for(go)))
-    waits = await engine.submit(shell("true", resources=everything(engine), attributes=everywhere(engine)))
+    most = ResourceSpec(process_count=engine.kind.cores * 2 // 3)
+    runs = await started(engine, shell(waits_for(go), resources=most))
+    waits = await engine.submit(shell("true", resources=most))
     await engine.saw(waits, JobState.QUEUED, JobReason.RESOURCES)
     await engine.engine.hold(engine.refs([waits, runs, "unknown"]), OWNER)
     await engine.saw(waits, JobState.HELD, OWNER)
@@ -79,15 +80,6 @@ async def test_holding_what_waits_and_what_does_not(engine: Driven) -> None:
     await engine.engine.hold(engine.refs([runs]), OWNER)  # nor is what has ended
     await engine.engine.release(engine.refs([waits, runs]), by_operator=False)
     assert (await engine.end_of(waits)).state is JobState.COMPLETED
-
-
-def everything(engine: Driven) -> ResourceSpec:
-    """Resources that leave nothing to anybody else."""
-    return ResourceSpec(process_count=engine.kind.cores)
-
-
-def everywhere(engine: Driven) -> JobAttributes:
-    return JobAttributes(queue_name="")
 
 
 # Canceling
