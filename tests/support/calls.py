@@ -30,6 +30,7 @@ _DETAILS = {
         error_details_pb2.PreconditionFailure,
         error_details_pb2.ResourceInfo,
         error_details_pb2.RetryInfo,
+        error_details_pb2.QuotaFailure,
     )
 }
 # What only the inside of the server has: class names, tracebacks, SQL, places in memory and on its disk.
@@ -88,8 +89,11 @@ class Refused:
             assert "google.rpc.PreconditionFailure" in self.details
         if self.code is grpc.StatusCode.NOT_FOUND:
             assert "google.rpc.ResourceInfo" in self.details
-        if self.code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+        if self.code is grpc.StatusCode.UNAVAILABLE:
             assert "google.rpc.RetryInfo" in self.details
+        if self.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # Either waiting helps, or something is used up.
+            assert ("google.rpc.RetryInfo" in self.details) != ("google.rpc.QuotaFailure" in self.details)
 
 
 class _Catch:

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 200
 _RETRY_SECONDS = 1.0
 _SWEEP = timedelta(seconds=30)
+_SECOND_LOOK = timedelta(seconds=10)
 
 
 class Reconciler:
@@ -97,7 +98,7 @@ class Reconciler:
         missing: set[str] = set()
         while True:
             missing = await self._compare(missing)
-            await asyncio.sleep(_SWEEP.total_seconds())
+            await asyncio.sleep((_SECOND_LOOK if missing else _SWEEP).total_seconds())
 
     async def _compare(self, missing_before: set[str]) -> set[str]:
         """Takes over how all unfinished jobs stand; returns those that the engine does not know.

@@ -1,0 +1,177 @@
+"""A server in front of Slurm when either is killed or stands still: one submission, no end lost, and it heals."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+import grpc
+import pytest
+from google.protobuf import duration_pb2
+from openfacility.jobs.v1 import job_pb2 as pb
+from openfacility.jobs.v1 import jobs_service_pb2 as rpc
+
+from tests.engines.slurm import SlurmCluster
+from tests.faults.server_support import Follower, calling, current_revision, patiently, serving, until
+from tests.support.calls import FINAL, Caller, Refused, refused
+from tests.support.slurm import WAYS, slurm_config
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+Start = Callable[..., SlurmCluster]
+SHORT = pb.JobAttributes(duration=duration_pb2.Duration(seconds=60), queue_name="regular")
+ANSWER_WITHIN = 8.0  # Slurm's own clients take 9 s to say that there is no controller
+
+
+def in_slurm(cluster: SlurmCluster) -> Counter[str]:
+    """Returns how many jobs Slurm has for each of our ids."""
+    done = cluster.run("squeue", "-h", "-a", "-t", "all", "-O", "Comment:200")
+    return Counter(line.strip().removeprefix("openfacility:") for line in done.stdout.splitlines() if "openf" in line)
+
+
+def request(caller: Caller, *argv: str, request_id: str = "") -> rpc.SubmitJobRequest:
+    return rpc.SubmitJobRequest(spec=caller.spec(*argv, attributes=SHORT), request_id=request_id)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_server_killed_while_it_submits(slurm_cluster: Start, way: str) -> None:
+    cluster = slurm_cluster(nodes=2, cpus=32)
+    async with serving(slurm_config(cluster, way)) as server:
+        async with calling(server) as alice:
+            start = await current_revision(alice)
+        async with Follower(server, start) as follower:
+
+            async def submit(number: int) -> str:
+                async with calling(server) as alice:
+                    wanted = request(alice, "/bin/true", request_id=f"once-{number}-{uuid.uuid4()}")
+                    job = await patiently(lambda: alice.call("SubmitJob", wanted))
+                    return str(job.id)
+
+            submitting = [asyncio.create_task(submit(number)) for number in range(60)]
+            for handed_over in (5, 25):
+                await until(lambda: sum(in_slurm(cluster).values()) >= handed_over)  # noqa: B023 -- awaited at once
+                await asyncio.to_thread(server.restart, kill=True)
+            ids = await asyncio.gather(*submitting)
+            await follower.ended(ids)
+            assert {follower.jobs[job_id].status.state for job_id in ids} == {pb.JOB_STATE_COMPLETED}
+            ends = Counter(job for _, job, state in follower.entries if state in FINAL)
+            again = {job: count for job, count in ends.items() if count > 2}  # its usage is told after its end
+            assert not again
+        assert in_slurm(cluster) == Counter(ids), "each job once"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_controller_killed(slurm_cluster: Start, way: str) -> None:
+    cluster = slurm_cluster(nodes=1)
+    async with serving(slurm_config(cluster, way)) as server, calling(server) as alice:
+        before = await alice.submit("/bin/sleep", "3", attributes=SHORT)
+        await alice.wait(before.id, pb.JOB_STATE_ACTIVE)
+        # What Slurm has not saved yet it forgets when it is killed; that is tested below.
+        await asyncio.to_thread(cluster.restart, "slurmctld")
+        cluster.kill("slurmctld")
+        began = time.monotonic()
+        with refused("UNAVAILABLE") as error:
+            await alice.submit("/bin/true", attributes=SHORT)
+        assert error.reason in {"ENGINE_UNAVAILABLE", "SUBMIT_PENDING"}
+        assert time.monotonic() - began < ANSWER_WITHIN
+        with refused("UNAVAILABLE", "ENGINE_UNAVAILABLE"):
+            await alice.get(before.id, fresh=True)
+        assert (await alice.get(before.id)).id == before.id, "reads are answered all the same"
+        await asyncio.to_thread(cluster.start_daemon, "slurmctld")
+        after = await patiently(lambda: alice.submit("/bin/true", attributes=SHORT))
+        for job_id in (before.id, after.id):
+            assert (await alice.wait(job_id)).status.state == pb.JOB_STATE_COMPLETED
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_controller_that_answers_late(slurm_cluster: Start, way: str) -> None:
+    """What was sent before it stood still is worked off afterwards: neither twice, nor not at all."""
+    cluster = slurm_cluster(nodes=1)
+    async with serving(slurm_config(cluster, way, timeout=2)) as server, calling(server) as alice:
+        await alice.run("/bin/true", attributes=SHORT)
+        wanted = request(alice, "/bin/true", request_id=f"late-{uuid.uuid4()}")
+        cluster.pause("slurmctld")
+        try:
+            began = time.monotonic()
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await alice.submit_request(wanted)
+            assert Refused(raised.value).reason in {"SUBMIT_PENDING", "ENGINE_UNAVAILABLE"}
+            assert time.monotonic() - began < ANSWER_WITHIN
+        finally:
+            cluster.resume("slurmctld")
+        job = await patiently(lambda: alice.submit_request(wanted))
+        assert (await alice.wait(job.id)).status.state == pb.JOB_STATE_COMPLETED
+        assert in_slurm(cluster)[job.id] == 1
+
+
+async def test_slurmrestd_killed(slurm_cluster: Start) -> None:
+    cluster = slurm_cluster(nodes=1)
+    async with serving(slurm_config(cluster, "rest")) as server, calling(server) as alice:
+        running = await alice.submit("/bin/sleep", "2", attributes=SHORT)
+        cluster.kill("slurmrestd")
+        with refused("UNAVAILABLE"):
+            await alice.submit("/bin/true", attributes=SHORT)
+        assert (await alice.wait(running.id)).status.state == pb.JOB_STATE_COMPLETED, "seen without it"
+        await asyncio.to_thread(cluster.start_daemon, "slurmrestd")
+        job = await patiently(lambda: alice.submit("/bin/true", attributes=SHORT))
+        assert (await alice.wait(job.id)).status.state == pb.JOB_STATE_COMPLETED
+
+
+async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
+    """Ended while nobody looked, and forgotten: accounting knows. Accepted, and forgotten before it was saved: lost."""
+    cluster = slurm_cluster(nodes=1, hints=False)
+    config = slurm_config(cluster, "commands", events=None, controller_log=None)
+    async with serving(config) as server:
+        async with calling(server) as alice:
+            ended = await alice.submit("/bin/sh", "-c", "exit 7", attributes=SHORT)
+            waiting = await alice.submit("/bin/true", hold=True, attributes=SHORT)
+            await asyncio.to_thread(server.stop)
+        await until(lambda: "7:0" in cluster.run("sacct", "-nXP", "-j", ended.native_id, "-o", "ExitCode").stdout)
+        await asyncio.to_thread(_forget_all, cluster)
+        await asyncio.to_thread(server.start)
+        async with calling(server) as alice:
+            done = await alice.wait(ended.id)
+            assert (done.status.state, done.status.exit_code) == (pb.JOB_STATE_FAILED, 7)
+            assert done.HasField("start_time")
+            # Its number is given again, to another job.
+            other = await alice.submit("/bin/sleep", "1", attributes=SHORT)
+            numbers = {ended.native_id, waiting.native_id}
+            while other.native_id not in numbers and int(other.native_id) < max(map(int, numbers)):
+                other = await alice.submit("/bin/true", attributes=SHORT)
+            assert other.native_id in numbers, "Slurm began to count anew"
+            assert (await alice.wait(other.id)).status.state == pb.JOB_STATE_COMPLETED
+            current = await alice.get(waiting.id, fresh=True)
+            assert current.status.state != pb.JOB_STATE_COMPLETED
+            await alice.cancel(waiting.id)
+            assert (await alice.wait(waiting.id)).status.state in {pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELED}
+
+
+def _forget_all(cluster: SlurmCluster) -> None:
+    """The controller loses all that it had saved, as after a crash in the worst moment."""
+    cluster.kill("slurmctld")
+    shutil.rmtree(cluster.base / "state")
+    (cluster.base / "state").mkdir()
+    cluster.start_daemon("slurmctld")
+
+
+async def test_a_node_lost_under_a_job(slurm_cluster: Start) -> None:
+    cluster = slurm_cluster(nodes=1, extra=["SlurmdTimeout=3"])
+    async with serving(slurm_config(cluster, "commands")) as server, calling(server) as alice:
+        attributes = pb.JobAttributes(
+            duration=duration_pb2.Duration(seconds=300),
+            queue_name="regular",
+            custom_attributes={"slurm.no-requeue": ""},
+        )
+        job = await alice.submit("/bin/sleep", "200", attributes=attributes)
+        await alice.wait(job.id, pb.JOB_STATE_ACTIVE)
+        cluster.kill("n1")
+        async with alice.watch(job_id=job.id) as watch:
+            async with asyncio.timeout(90):
+                while not watch.changes or watch.changes[-1].job.status.state not in FINAL:
+                    await watch.next(90)
+        done = watch.changes[-1].job
+        assert (done.status.state, done.status.reason) == (pb.JOB_STATE_FAILED, pb.JOB_REASON_NODE_FAILED)
