@@ -112,6 +112,10 @@ GEN_TOOLS := $(SETUP_PROTOS) $(if $(HAVE_GO),$(GO_PLUGINS))
 run: setup ## Start a small facility on this machine
 	$(BIN)/openfacility-server demo
 
+.PHONY: demo-slurm
+demo-slurm: setup test-deps ## Start a small facility with a private Slurm behind it
+	$(BIN)/python -m tests.engines.slurm.demo
+
 .PHONY: gen
 gen: setup $(GEN_TOOLS) ## Make gen/ from protos/, and the sync client from the async one
 	$(GEN)/python gen/generate.py

@@ -259,6 +259,10 @@ class SlurmCluster:
             daemon.process.wait(DEADLINE_S)
             daemon.process = None
 
+    def killed(self) -> list[str]:
+        """The daemons that somebody else has ended."""
+        return [name for name, daemon in self._daemons.items() if daemon.process and not daemon.running()]
+
     def stop_daemon(self, name: str) -> None:
         """Ends a daemon as an administrator does."""
         self._end([name])
