@@ -325,6 +325,67 @@ func (Resolution) EnumDescriptor() ([]byte, []int) {
 	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{4}
 }
 
+// What a queue does with jobs.
+type QueueState int32
+
+const (
+	// Not a state.
+	QueueState_QUEUE_STATE_UNSPECIFIED QueueState = 0
+	// Takes jobs and starts them.
+	QueueState_QUEUE_STATE_OPEN QueueState = 1
+	// Takes jobs and starts none.
+	QueueState_QUEUE_STATE_STOPPED QueueState = 2
+	// Takes no jobs, and starts those that it has.
+	QueueState_QUEUE_STATE_DRAINING QueueState = 3
+	// Takes no jobs and starts none.
+	QueueState_QUEUE_STATE_CLOSED QueueState = 4
+)
+
+// Enum value maps for QueueState.
+var (
+	QueueState_name = map[int32]string{
+		0: "QUEUE_STATE_UNSPECIFIED",
+		1: "QUEUE_STATE_OPEN",
+		2: "QUEUE_STATE_STOPPED",
+		3: "QUEUE_STATE_DRAINING",
+		4: "QUEUE_STATE_CLOSED",
+	}
+	QueueState_value = map[string]int32{
+		"QUEUE_STATE_UNSPECIFIED": 0,
+		"QUEUE_STATE_OPEN":        1,
+		"QUEUE_STATE_STOPPED":     2,
+		"QUEUE_STATE_DRAINING":    3,
+		"QUEUE_STATE_CLOSED":      4,
+	}
+)
+
+func (x QueueState) Enum() *QueueState {
+	p := new(QueueState)
+	*p = x
+	return p
+}
+
+func (x QueueState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (QueueState) Descriptor() protoreflect.EnumDescriptor {
+	return file_openfacility_status_v1_status_proto_enumTypes[5].Descriptor()
+}
+
+func (QueueState) Type() protoreflect.EnumType {
+	return &file_openfacility_status_v1_status_proto_enumTypes[5]
+}
+
+func (x QueueState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use QueueState.Descriptor instead.
+func (QueueState) EnumDescriptor() ([]byte, []int) {
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{5}
+}
+
 // Somebody to turn to.
 type Contact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -884,8 +945,10 @@ type CurrentStatus struct {
 	IncidentId string `protobuf:"bytes,5,opt,name=incident_id,json=incidentId,proto3" json:"incident_id,omitempty"`
 	// The resource that made it so, if one that it depends on did.
 	BecauseOfResourceId string `protobuf:"bytes,6,opt,name=because_of_resource_id,json=becauseOfResourceId,proto3" json:"because_of_resource_id,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Of a compute resource: how many of its nodes are how. Unset while nothing tells.
+	Capacity      *Capacity `protobuf:"bytes,7,opt,name=capacity,proto3" json:"capacity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CurrentStatus) Reset() {
@@ -960,6 +1023,252 @@ func (x *CurrentStatus) GetBecauseOfResourceId() string {
 	return ""
 }
 
+func (x *CurrentStatus) GetCapacity() *Capacity {
+	if x != nil {
+		return x.Capacity
+	}
+	return nil
+}
+
+// The nodes of a compute resource, or of the part of it that a resource stands for.
+//
+// What is out of service is told as it is noticed; what is free and busy when it has changed much, or after minutes.
+type Capacity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All its nodes.
+	Nodes *NodeCounts `protobuf:"bytes,1,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	// Its queues by name, at most 100, each with its nodes. A node may be in several.
+	Queues []*QueueCapacity `protobuf:"bytes,2,rep,name=queues,proto3" json:"queues,omitempty"`
+	// When it was so.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Capacity) Reset() {
+	*x = Capacity{}
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Capacity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Capacity) ProtoMessage() {}
+
+func (x *Capacity) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
+func (*Capacity) Descriptor() ([]byte, []int) {
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Capacity) GetNodes() *NodeCounts {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Capacity) GetQueues() []*QueueCapacity {
+	if x != nil {
+		return x.Queues
+	}
+	return nil
+}
+
+func (x *Capacity) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// How many nodes are how; each counts once.
+type NodeCounts struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All.
+	Total int32 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
+	// Free.
+	Idle int32 `protobuf:"varint,2,opt,name=idle,proto3" json:"idle,omitempty"`
+	// Busy in part.
+	Mixed int32 `protobuf:"varint,3,opt,name=mixed,proto3" json:"mixed,omitempty"`
+	// Busy.
+	Allocated int32 `protobuf:"varint,4,opt,name=allocated,proto3" json:"allocated,omitempty"`
+	// Taken out of service by an administrator or a check of its health; they may still run what they have.
+	Drained int32 `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	// Do not work or do not answer.
+	Down int32 `protobuf:"varint,6,opt,name=down,proto3" json:"down,omitempty"`
+	// In announced maintenance.
+	Maintenance int32 `protobuf:"varint,7,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
+	// Not known, such as just after the batch system has started.
+	Unknown       int32 `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCounts) Reset() {
+	*x = NodeCounts{}
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCounts) ProtoMessage() {}
+
+func (x *NodeCounts) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCounts.ProtoReflect.Descriptor instead.
+func (*NodeCounts) Descriptor() ([]byte, []int) {
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *NodeCounts) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetIdle() int32 {
+	if x != nil {
+		return x.Idle
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetMixed() int32 {
+	if x != nil {
+		return x.Mixed
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetAllocated() int32 {
+	if x != nil {
+		return x.Allocated
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetDrained() int32 {
+	if x != nil {
+		return x.Drained
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetDown() int32 {
+	if x != nil {
+		return x.Down
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetMaintenance() int32 {
+	if x != nil {
+		return x.Maintenance
+	}
+	return 0
+}
+
+func (x *NodeCounts) GetUnknown() int32 {
+	if x != nil {
+		return x.Unknown
+	}
+	return 0
+}
+
+// A queue, and how many of its nodes are how.
+type QueueCapacity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, for `JobAttributes.queue_name`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it does with jobs.
+	State QueueState `protobuf:"varint,2,opt,name=state,proto3,enum=openfacility.status.v1.QueueState" json:"state,omitempty"`
+	// Its nodes.
+	Nodes         *NodeCounts `protobuf:"bytes,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueueCapacity) Reset() {
+	*x = QueueCapacity{}
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueueCapacity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueueCapacity) ProtoMessage() {}
+
+func (x *QueueCapacity) ProtoReflect() protoreflect.Message {
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueueCapacity.ProtoReflect.Descriptor instead.
+func (*QueueCapacity) Descriptor() ([]byte, []int) {
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *QueueCapacity) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *QueueCapacity) GetState() QueueState {
+	if x != nil {
+		return x.State
+	}
+	return QueueState_QUEUE_STATE_UNSPECIFIED
+}
+
+func (x *QueueCapacity) GetNodes() *NodeCounts {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 // A span of time in which resources are not as they should be.
 type Incident struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -987,11 +1296,11 @@ type Incident struct {
 	ImpactedResourceIds []string `protobuf:"bytes,11,rep,name=impacted_resource_ids,json=impactedResourceIds,proto3" json:"impacted_resource_ids,omitempty"`
 	// What was said about it, oldest first.
 	Notes []*IncidentNote `protobuf:"bytes,12,rep,name=notes,proto3" json:"notes,omitempty"`
-	// Who declared it; `probe` for this service itself.
+	// Who declared it; `probe` for this service itself, `batch system` for maintenance that is reserved there.
 	DeclaredBy string `protobuf:"bytes,13,opt,name=declared_by,json=declaredBy,proto3" json:"declared_by,omitempty"`
 	// Of a recurring maintenance: the id that all its occurrences share.
 	SeriesId string `protobuf:"bytes,14,opt,name=series_id,json=seriesId,proto3" json:"series_id,omitempty"`
-	// UID in the calendar that it was imported from.
+	// UID in the calendar that it was imported from, or of the reservation that it stands for.
 	CalendarUid string `protobuf:"bytes,15,opt,name=calendar_uid,json=calendarUid,proto3" json:"calendar_uid,omitempty"`
 	// When it was declared.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
@@ -1007,7 +1316,7 @@ type Incident struct {
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[5]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1328,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[5]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1341,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{5}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Incident) GetId() string {
@@ -1183,7 +1492,7 @@ type IncidentNote struct {
 
 func (x *IncidentNote) Reset() {
 	*x = IncidentNote{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[6]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1504,7 @@ func (x *IncidentNote) String() string {
 func (*IncidentNote) ProtoMessage() {}
 
 func (x *IncidentNote) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[6]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1517,7 @@ func (x *IncidentNote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IncidentNote.ProtoReflect.Descriptor instead.
 func (*IncidentNote) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{6}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *IncidentNote) GetTime() *timestamppb.Timestamp {
@@ -1261,7 +1570,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[7]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1582,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[7]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1595,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{7}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Event) GetId() string {
@@ -1372,7 +1681,7 @@ type Recurrence struct {
 
 func (x *Recurrence) Reset() {
 	*x = Recurrence{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[8]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1693,7 @@ func (x *Recurrence) String() string {
 func (*Recurrence) ProtoMessage() {}
 
 func (x *Recurrence) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[8]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1706,7 @@ func (x *Recurrence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recurrence.ProtoReflect.Descriptor instead.
 func (*Recurrence) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{8}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Recurrence) GetRule() string {
@@ -1427,7 +1736,7 @@ type Span struct {
 
 func (x *Span) Reset() {
 	*x = Span{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[9]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1748,7 @@ func (x *Span) String() string {
 func (*Span) ProtoMessage() {}
 
 func (x *Span) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[9]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1761,7 @@ func (x *Span) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Span.ProtoReflect.Descriptor instead.
 func (*Span) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{9}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Span) GetStartTime() *timestamppb.Timestamp {
@@ -1494,7 +1803,7 @@ type Outage struct {
 
 func (x *Outage) Reset() {
 	*x = Outage{}
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[10]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1506,7 +1815,7 @@ func (x *Outage) String() string {
 func (*Outage) ProtoMessage() {}
 
 func (x *Outage) ProtoReflect() protoreflect.Message {
-	mi := &file_openfacility_status_v1_status_proto_msgTypes[10]
+	mi := &file_openfacility_status_v1_status_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1519,7 +1828,7 @@ func (x *Outage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outage.ProtoReflect.Descriptor instead.
 func (*Outage) Descriptor() ([]byte, []int) {
-	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{10}
+	return file_openfacility_status_v1_status_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Outage) GetIncidentId() string {
@@ -1646,7 +1955,7 @@ const file_openfacility_status_v1_status_proto_rawDesc = "" +
 	"\brevision\x18\x0e \x01(\x03R\brevision\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xad\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xeb\x02\n" +
 	"\rCurrentStatus\x12>\n" +
 	"\x06status\x18\x01 \x01(\x0e2&.openfacility.status.v1.ResourceStatusR\x06status\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
@@ -1654,7 +1963,26 @@ const file_openfacility_status_v1_status_proto_rawDesc = "" +
 	"\x06source\x18\x04 \x01(\x0e2$.openfacility.status.v1.StatusSourceR\x06source\x12\x1f\n" +
 	"\vincident_id\x18\x05 \x01(\tR\n" +
 	"incidentId\x123\n" +
-	"\x16because_of_resource_id\x18\x06 \x01(\tR\x13becauseOfResourceId\"\x81\a\n" +
+	"\x16because_of_resource_id\x18\x06 \x01(\tR\x13becauseOfResourceId\x12<\n" +
+	"\bcapacity\x18\a \x01(\v2 .openfacility.status.v1.CapacityR\bcapacity\"\xb3\x01\n" +
+	"\bCapacity\x128\n" +
+	"\x05nodes\x18\x01 \x01(\v2\".openfacility.status.v1.NodeCountsR\x05nodes\x12=\n" +
+	"\x06queues\x18\x02 \x03(\v2%.openfacility.status.v1.QueueCapacityR\x06queues\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xd4\x01\n" +
+	"\n" +
+	"NodeCounts\x12\x14\n" +
+	"\x05total\x18\x01 \x01(\x05R\x05total\x12\x12\n" +
+	"\x04idle\x18\x02 \x01(\x05R\x04idle\x12\x14\n" +
+	"\x05mixed\x18\x03 \x01(\x05R\x05mixed\x12\x1c\n" +
+	"\tallocated\x18\x04 \x01(\x05R\tallocated\x12\x18\n" +
+	"\adrained\x18\x05 \x01(\x05R\adrained\x12\x12\n" +
+	"\x04down\x18\x06 \x01(\x05R\x04down\x12 \n" +
+	"\vmaintenance\x18\a \x01(\x05R\vmaintenance\x12\x18\n" +
+	"\aunknown\x18\b \x01(\x05R\aunknown\"\x97\x01\n" +
+	"\rQueueCapacity\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\x05state\x18\x02 \x01(\x0e2\".openfacility.status.v1.QueueStateR\x05state\x128\n" +
+	"\x05nodes\x18\x03 \x01(\v2\".openfacility.status.v1.NodeCountsR\x05nodes\"\x81\a\n" +
 	"\bIncident\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
 	"\x04type\x18\x02 \x01(\x0e2$.openfacility.status.v1.IncidentTypeR\x04type\x12-\n" +
@@ -1753,7 +2081,14 @@ const file_openfacility_status_v1_status_proto_rawDesc = "" +
 	"\x12RESOLUTION_PENDING\x10\x02\x12\x17\n" +
 	"\x13RESOLUTION_EXTENDED\x10\x03\x12\x18\n" +
 	"\x14RESOLUTION_COMPLETED\x10\x04\x12\x18\n" +
-	"\x14RESOLUTION_CANCELLED\x10\x05b\x06proto3"
+	"\x14RESOLUTION_CANCELLED\x10\x05*\x8a\x01\n" +
+	"\n" +
+	"QueueState\x12\x1b\n" +
+	"\x17QUEUE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10QUEUE_STATE_OPEN\x10\x01\x12\x17\n" +
+	"\x13QUEUE_STATE_STOPPED\x10\x02\x12\x18\n" +
+	"\x14QUEUE_STATE_DRAINING\x10\x03\x12\x16\n" +
+	"\x12QUEUE_STATE_CLOSED\x10\x04b\x06proto3"
 
 var (
 	file_openfacility_status_v1_status_proto_rawDescOnce sync.Once
@@ -1767,66 +2102,76 @@ func file_openfacility_status_v1_status_proto_rawDescGZIP() []byte {
 	return file_openfacility_status_v1_status_proto_rawDescData
 }
 
-var file_openfacility_status_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_openfacility_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_openfacility_status_v1_status_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_openfacility_status_v1_status_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_openfacility_status_v1_status_proto_goTypes = []any{
 	(ResourceStatus)(0),           // 0: openfacility.status.v1.ResourceStatus
 	(StatusSource)(0),             // 1: openfacility.status.v1.StatusSource
 	(IncidentType)(0),             // 2: openfacility.status.v1.IncidentType
 	(Severity)(0),                 // 3: openfacility.status.v1.Severity
 	(Resolution)(0),               // 4: openfacility.status.v1.Resolution
-	(*Contact)(nil),               // 5: openfacility.status.v1.Contact
-	(*Facility)(nil),              // 6: openfacility.status.v1.Facility
-	(*Site)(nil),                  // 7: openfacility.status.v1.Site
-	(*Resource)(nil),              // 8: openfacility.status.v1.Resource
-	(*CurrentStatus)(nil),         // 9: openfacility.status.v1.CurrentStatus
-	(*Incident)(nil),              // 10: openfacility.status.v1.Incident
-	(*IncidentNote)(nil),          // 11: openfacility.status.v1.IncidentNote
-	(*Event)(nil),                 // 12: openfacility.status.v1.Event
-	(*Recurrence)(nil),            // 13: openfacility.status.v1.Recurrence
-	(*Span)(nil),                  // 14: openfacility.status.v1.Span
-	(*Outage)(nil),                // 15: openfacility.status.v1.Outage
-	nil,                           // 16: openfacility.status.v1.Resource.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(QueueState)(0),               // 5: openfacility.status.v1.QueueState
+	(*Contact)(nil),               // 6: openfacility.status.v1.Contact
+	(*Facility)(nil),              // 7: openfacility.status.v1.Facility
+	(*Site)(nil),                  // 8: openfacility.status.v1.Site
+	(*Resource)(nil),              // 9: openfacility.status.v1.Resource
+	(*CurrentStatus)(nil),         // 10: openfacility.status.v1.CurrentStatus
+	(*Capacity)(nil),              // 11: openfacility.status.v1.Capacity
+	(*NodeCounts)(nil),            // 12: openfacility.status.v1.NodeCounts
+	(*QueueCapacity)(nil),         // 13: openfacility.status.v1.QueueCapacity
+	(*Incident)(nil),              // 14: openfacility.status.v1.Incident
+	(*IncidentNote)(nil),          // 15: openfacility.status.v1.IncidentNote
+	(*Event)(nil),                 // 16: openfacility.status.v1.Event
+	(*Recurrence)(nil),            // 17: openfacility.status.v1.Recurrence
+	(*Span)(nil),                  // 18: openfacility.status.v1.Span
+	(*Outage)(nil),                // 19: openfacility.status.v1.Outage
+	nil,                           // 20: openfacility.status.v1.Resource.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_openfacility_status_v1_status_proto_depIdxs = []int32{
-	5,  // 0: openfacility.status.v1.Facility.contacts:type_name -> openfacility.status.v1.Contact
-	17, // 1: openfacility.status.v1.Facility.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 2: openfacility.status.v1.Site.contacts:type_name -> openfacility.status.v1.Contact
-	17, // 3: openfacility.status.v1.Site.update_time:type_name -> google.protobuf.Timestamp
-	16, // 4: openfacility.status.v1.Resource.labels:type_name -> openfacility.status.v1.Resource.LabelsEntry
-	9,  // 5: openfacility.status.v1.Resource.current:type_name -> openfacility.status.v1.CurrentStatus
-	17, // 6: openfacility.status.v1.Resource.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 0: openfacility.status.v1.Facility.contacts:type_name -> openfacility.status.v1.Contact
+	21, // 1: openfacility.status.v1.Facility.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 2: openfacility.status.v1.Site.contacts:type_name -> openfacility.status.v1.Contact
+	21, // 3: openfacility.status.v1.Site.update_time:type_name -> google.protobuf.Timestamp
+	20, // 4: openfacility.status.v1.Resource.labels:type_name -> openfacility.status.v1.Resource.LabelsEntry
+	10, // 5: openfacility.status.v1.Resource.current:type_name -> openfacility.status.v1.CurrentStatus
+	21, // 6: openfacility.status.v1.Resource.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 7: openfacility.status.v1.CurrentStatus.status:type_name -> openfacility.status.v1.ResourceStatus
-	17, // 8: openfacility.status.v1.CurrentStatus.since:type_name -> google.protobuf.Timestamp
+	21, // 8: openfacility.status.v1.CurrentStatus.since:type_name -> google.protobuf.Timestamp
 	1,  // 9: openfacility.status.v1.CurrentStatus.source:type_name -> openfacility.status.v1.StatusSource
-	2,  // 10: openfacility.status.v1.Incident.type:type_name -> openfacility.status.v1.IncidentType
-	0,  // 11: openfacility.status.v1.Incident.status:type_name -> openfacility.status.v1.ResourceStatus
-	3,  // 12: openfacility.status.v1.Incident.severity:type_name -> openfacility.status.v1.Severity
-	17, // 13: openfacility.status.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
-	17, // 14: openfacility.status.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	4,  // 15: openfacility.status.v1.Incident.resolution:type_name -> openfacility.status.v1.Resolution
-	11, // 16: openfacility.status.v1.Incident.notes:type_name -> openfacility.status.v1.IncidentNote
-	17, // 17: openfacility.status.v1.Incident.create_time:type_name -> google.protobuf.Timestamp
-	17, // 18: openfacility.status.v1.Incident.update_time:type_name -> google.protobuf.Timestamp
-	17, // 19: openfacility.status.v1.IncidentNote.time:type_name -> google.protobuf.Timestamp
-	0,  // 20: openfacility.status.v1.Event.status:type_name -> openfacility.status.v1.ResourceStatus
-	0,  // 21: openfacility.status.v1.Event.previous_status:type_name -> openfacility.status.v1.ResourceStatus
-	17, // 22: openfacility.status.v1.Event.occur_time:type_name -> google.protobuf.Timestamp
-	17, // 23: openfacility.status.v1.Event.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 24: openfacility.status.v1.Event.source:type_name -> openfacility.status.v1.StatusSource
-	17, // 25: openfacility.status.v1.Span.start_time:type_name -> google.protobuf.Timestamp
-	17, // 26: openfacility.status.v1.Span.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 27: openfacility.status.v1.Outage.status:type_name -> openfacility.status.v1.ResourceStatus
-	14, // 28: openfacility.status.v1.Outage.overlap:type_name -> openfacility.status.v1.Span
-	18, // 29: openfacility.status.v1.Outage.duration:type_name -> google.protobuf.Duration
-	12, // 30: openfacility.status.v1.Outage.events:type_name -> openfacility.status.v1.Event
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	11, // 10: openfacility.status.v1.CurrentStatus.capacity:type_name -> openfacility.status.v1.Capacity
+	12, // 11: openfacility.status.v1.Capacity.nodes:type_name -> openfacility.status.v1.NodeCounts
+	13, // 12: openfacility.status.v1.Capacity.queues:type_name -> openfacility.status.v1.QueueCapacity
+	21, // 13: openfacility.status.v1.Capacity.time:type_name -> google.protobuf.Timestamp
+	5,  // 14: openfacility.status.v1.QueueCapacity.state:type_name -> openfacility.status.v1.QueueState
+	12, // 15: openfacility.status.v1.QueueCapacity.nodes:type_name -> openfacility.status.v1.NodeCounts
+	2,  // 16: openfacility.status.v1.Incident.type:type_name -> openfacility.status.v1.IncidentType
+	0,  // 17: openfacility.status.v1.Incident.status:type_name -> openfacility.status.v1.ResourceStatus
+	3,  // 18: openfacility.status.v1.Incident.severity:type_name -> openfacility.status.v1.Severity
+	21, // 19: openfacility.status.v1.Incident.start_time:type_name -> google.protobuf.Timestamp
+	21, // 20: openfacility.status.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	4,  // 21: openfacility.status.v1.Incident.resolution:type_name -> openfacility.status.v1.Resolution
+	15, // 22: openfacility.status.v1.Incident.notes:type_name -> openfacility.status.v1.IncidentNote
+	21, // 23: openfacility.status.v1.Incident.create_time:type_name -> google.protobuf.Timestamp
+	21, // 24: openfacility.status.v1.Incident.update_time:type_name -> google.protobuf.Timestamp
+	21, // 25: openfacility.status.v1.IncidentNote.time:type_name -> google.protobuf.Timestamp
+	0,  // 26: openfacility.status.v1.Event.status:type_name -> openfacility.status.v1.ResourceStatus
+	0,  // 27: openfacility.status.v1.Event.previous_status:type_name -> openfacility.status.v1.ResourceStatus
+	21, // 28: openfacility.status.v1.Event.occur_time:type_name -> google.protobuf.Timestamp
+	21, // 29: openfacility.status.v1.Event.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 30: openfacility.status.v1.Event.source:type_name -> openfacility.status.v1.StatusSource
+	21, // 31: openfacility.status.v1.Span.start_time:type_name -> google.protobuf.Timestamp
+	21, // 32: openfacility.status.v1.Span.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 33: openfacility.status.v1.Outage.status:type_name -> openfacility.status.v1.ResourceStatus
+	18, // 34: openfacility.status.v1.Outage.overlap:type_name -> openfacility.status.v1.Span
+	22, // 35: openfacility.status.v1.Outage.duration:type_name -> google.protobuf.Duration
+	16, // 36: openfacility.status.v1.Outage.events:type_name -> openfacility.status.v1.Event
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_openfacility_status_v1_status_proto_init() }
@@ -1840,8 +2185,8 @@ func file_openfacility_status_v1_status_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_openfacility_status_v1_status_proto_rawDesc), len(file_openfacility_status_v1_status_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   12,
+			NumEnums:      6,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

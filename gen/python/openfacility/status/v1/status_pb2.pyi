@@ -50,6 +50,14 @@ class Resolution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RESOLUTION_EXTENDED: _ClassVar[Resolution]
     RESOLUTION_COMPLETED: _ClassVar[Resolution]
     RESOLUTION_CANCELLED: _ClassVar[Resolution]
+
+class QueueState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUEUE_STATE_UNSPECIFIED: _ClassVar[QueueState]
+    QUEUE_STATE_OPEN: _ClassVar[QueueState]
+    QUEUE_STATE_STOPPED: _ClassVar[QueueState]
+    QUEUE_STATE_DRAINING: _ClassVar[QueueState]
+    QUEUE_STATE_CLOSED: _ClassVar[QueueState]
 RESOURCE_STATUS_UNSPECIFIED: ResourceStatus
 RESOURCE_STATUS_UP: ResourceStatus
 RESOURCE_STATUS_DEGRADED: ResourceStatus
@@ -74,6 +82,11 @@ RESOLUTION_PENDING: Resolution
 RESOLUTION_EXTENDED: Resolution
 RESOLUTION_COMPLETED: Resolution
 RESOLUTION_CANCELLED: Resolution
+QUEUE_STATE_UNSPECIFIED: QueueState
+QUEUE_STATE_OPEN: QueueState
+QUEUE_STATE_STOPPED: QueueState
+QUEUE_STATE_DRAINING: QueueState
+QUEUE_STATE_CLOSED: QueueState
 
 class Contact(_message.Message):
     __slots__ = ("name", "role", "email", "phone", "uri")
@@ -187,20 +200,62 @@ class Resource(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., resource_type: _Optional[str] = ..., type_word: _Optional[str] = ..., group: _Optional[str] = ..., site_id: _Optional[str] = ..., capability_ids: _Optional[_Iterable[str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., services: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., current: _Optional[_Union[CurrentStatus, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class CurrentStatus(_message.Message):
-    __slots__ = ("status", "since", "reason", "source", "incident_id", "because_of_resource_id")
+    __slots__ = ("status", "since", "reason", "source", "incident_id", "because_of_resource_id", "capacity")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     INCIDENT_ID_FIELD_NUMBER: _ClassVar[int]
     BECAUSE_OF_RESOURCE_ID_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
     status: ResourceStatus
     since: _timestamp_pb2.Timestamp
     reason: str
     source: StatusSource
     incident_id: str
     because_of_resource_id: str
-    def __init__(self, status: _Optional[_Union[ResourceStatus, str]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[StatusSource, str]] = ..., incident_id: _Optional[str] = ..., because_of_resource_id: _Optional[str] = ...) -> None: ...
+    capacity: Capacity
+    def __init__(self, status: _Optional[_Union[ResourceStatus, str]] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., source: _Optional[_Union[StatusSource, str]] = ..., incident_id: _Optional[str] = ..., because_of_resource_id: _Optional[str] = ..., capacity: _Optional[_Union[Capacity, _Mapping]] = ...) -> None: ...
+
+class Capacity(_message.Message):
+    __slots__ = ("nodes", "queues", "time")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    QUEUES_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    nodes: NodeCounts
+    queues: _containers.RepeatedCompositeFieldContainer[QueueCapacity]
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, nodes: _Optional[_Union[NodeCounts, _Mapping]] = ..., queues: _Optional[_Iterable[_Union[QueueCapacity, _Mapping]]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class NodeCounts(_message.Message):
+    __slots__ = ("total", "idle", "mixed", "allocated", "drained", "down", "maintenance", "unknown")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    MIXED_FIELD_NUMBER: _ClassVar[int]
+    ALLOCATED_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    DOWN_FIELD_NUMBER: _ClassVar[int]
+    MAINTENANCE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    total: int
+    idle: int
+    mixed: int
+    allocated: int
+    drained: int
+    down: int
+    maintenance: int
+    unknown: int
+    def __init__(self, total: _Optional[int] = ..., idle: _Optional[int] = ..., mixed: _Optional[int] = ..., allocated: _Optional[int] = ..., drained: _Optional[int] = ..., down: _Optional[int] = ..., maintenance: _Optional[int] = ..., unknown: _Optional[int] = ...) -> None: ...
+
+class QueueCapacity(_message.Message):
+    __slots__ = ("name", "state", "nodes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    state: QueueState
+    nodes: NodeCounts
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[QueueState, str]] = ..., nodes: _Optional[_Union[NodeCounts, _Mapping]] = ...) -> None: ...
 
 class Incident(_message.Message):
     __slots__ = ("id", "type", "name", "description", "status", "severity", "start_time", "end_time", "resolution", "resource_ids", "impacted_resource_ids", "notes", "declared_by", "series_id", "calendar_uid", "create_time", "update_time", "etag", "revision")
