@@ -9,14 +9,14 @@ The moment that is being recorded is kept until all of it is, so that whoever go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from openfacility_server.ids import IdMaker
 from openfacility_server.status import graph
 from openfacility_server.status.graph import Graph
-from openfacility_server.status.model import CurrentStatus, Event, Incident, Resolution, Source, Status
+from openfacility_server.status.model import Capacity, CurrentStatus, Event, Incident, Resolution, Source, Status
 from openfacility_server.status.store import StatusStore, Term, gist, micros
 from openfacility_server.storage import Tx
 
@@ -24,6 +24,8 @@ from openfacility_server.storage import Tx
 # that gRPC clients take in one piece, and below what the log takes; each change makes two entries there.
 _MOST_BYTES = 600_000
 _MOST_CHANGES = 2000
+Capacities = Mapping[str, Capacity | None]
+NOTHING_NEW: Capacities = {}
 _GOING_ON: Term = ("resolutions", (int(Resolution.UNRESOLVED), int(Resolution.EXTENDED)))
 
 
@@ -110,11 +112,24 @@ class Board:
                 self._store.put_word(tx, resource_id, Source.OPERATOR, None)
         return False
 
-    def record(self, tx: Tx, moment: datetime) -> None:
-        """Stores every status that is another than before, as of a moment that nothing else happened after."""
-        self._record(tx, moment, _Room())
+    def record(self, tx: Tx, moment: datetime, capacities: Capacities = NOTHING_NEW) -> None:
+        """Stores every status that is another than before, as of a moment that nothing else happened after.
 
-    def _record(self, tx: Tx, moment: datetime, room: _Room) -> bool:
+        ``capacities`` are those that are known better than before, by resource.
+        """
+        self._record(tx, moment, _Room(), capacities)
+        self.show(tx, capacities)
+
+    def show(self, tx: Tx, capacities: Capacities) -> None:
+        """Stores capacities that are others than before."""
+        for resource_id, capacity in capacities.items():
+            before = self._store.current(tx, resource_id)
+            if before is not None and before.capacity != capacity:
+                current = replace(before, capacity=capacity)
+                resource = self.graph.resources[resource_id]
+                self._store.put_resource(tx, resource, current, self.now(), new=False, described=False)
+
+    def _record(self, tx: Tx, moment: datetime, room: _Room, capacities: Capacities = NOTHING_NEW) -> bool:
         active = self._store.find_incidents(tx, [_GOING_ON])
         named = {resource_id for incident in active for resource_id in incident.resource_ids}
         concerned = self.graph.with_dependents([*self._store.concerned(tx), *named])
@@ -135,16 +150,25 @@ class Board:
             if room.used_up:
                 self._store.put_unsettled(tx, moment)
                 return True
-            self._change(tx, resource_id, current, moment, room)
+            self._change(tx, resource_id, current, moment, room, capacities)
         return False
 
-    def _change(self, tx: Tx, resource_id: str, current: CurrentStatus, moment: datetime, room: _Room) -> None:
+    def _change(
+        self,
+        tx: Tx,
+        resource_id: str,
+        current: CurrentStatus,
+        moment: datetime,
+        room: _Room,
+        capacities: Capacities,
+    ) -> None:
         now = self.now()
         before = self._store.current(tx, resource_id) or CurrentStatus(Status.UNKNOWN, moment)
         changed = current.status != before.status
         if changed:
             moment = self._not_before_last(tx, resource_id, moment, before.since)
-        current = replace(current, since=moment if changed else before.since)
+        capacity = capacities.get(resource_id, before.capacity)
+        current = replace(current, since=moment if changed else before.since, capacity=capacity)
         resource = self.graph.resources[resource_id]
         size = len(self._store.put_resource(tx, resource, current, now, new=False, described=False))
         if changed:

@@ -17,7 +17,9 @@ from typing import Protocol
 import httpx
 
 from openfacility_server.jobs.engines import EngineHealth, EngineUnavailable, FieldProblem
+from openfacility_server.jobs.engines.cluster import ClusterEngine
 from openfacility_server.jobs.model import JobAttributes, JobSpec
+from openfacility_server.status.cluster import judge
 from openfacility_server.status.model import Status
 from openfacility_server.status.probes import (
     Check,
@@ -59,7 +61,7 @@ class Checks:
         """Returns a new check. Raises KeyError for a compute resource that has no engine."""
         match target:
             case JobsTarget(resource):
-                return _NoCutting(_jobs(self._engines[resource]))
+                return _NoCutting(_jobs(self._engines[resource], target))
             case FileSystemTarget():
                 return _NoCutting(lambda: _in_thread(lambda: look_at(target)))
             case DatabaseTarget():
@@ -94,17 +96,19 @@ class _NoCutting:
             await asyncio.gather(self._open, return_exceptions=True)
 
 
-def _jobs(engine: Engine) -> Callable[[], Awaitable[Finding]]:
+def _jobs(engine: Engine, target: JobsTarget) -> Callable[[], Awaitable[Finding]]:
     async def ask() -> Finding:
         try:
             health = await engine.health()
+            if not health.serving:
+                return Finding(Status.DOWN, health.message or "the batch system takes no jobs")
+            if problems := engine.check(_SIMPLEST_JOB):
+                return Finding(Status.DOWN, "the batch system takes not even the simplest job", problems[0].description)
+            if isinstance(engine, ClusterEngine):
+                return await asyncio.to_thread(judge, await engine.cluster(), target)
         except EngineUnavailable as error:
             return Finding(Status.DOWN, "the batch system does not answer", str(error))
-        if not health.serving:
-            return Finding(Status.DOWN, health.message or "the batch system takes no jobs")
-        if problems := engine.check(_SIMPLEST_JOB):
-            return Finding(Status.DOWN, "the batch system takes not even the simplest job", problems[0].description)
-        return _UP
+        return _UP if target.whole else Finding(Status.DOWN, "the batch system tells nothing of queues and nodes")
 
     return ask
 

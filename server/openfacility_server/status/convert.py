@@ -23,6 +23,7 @@ _SITE_TEXTS = (
     "unlocode",
 )
 _FACILITY_TEXTS = ("id", "name", "short_name", "description", "organization_name", "support_uri")
+_COUNTS = ("total", "idle", "mixed", "allocated", "drained", "down", "maintenance", "unknown")
 SUBJECT_FIELDS = {"resource": 3, "incident": 4, "event": 5, "facility": 6, "site": 7}
 
 
@@ -65,7 +66,40 @@ def current_to_pb(current: model.CurrentStatus) -> status_pb2.CurrentStatus:
         source=cast("status_pb2.StatusSource", int(current.source)),
         incident_id=current.incident_id,
         because_of_resource_id=current.because_of_resource_id,
+        capacity=capacity_to_pb(current.capacity) if current.capacity else None,
     )
+
+
+def capacity_to_pb(capacity: model.Capacity) -> status_pb2.Capacity:
+    """Returns a capacity as a message."""
+    return status_pb2.Capacity(
+        nodes=_counts_to_pb(capacity.nodes),
+        queues=[
+            status_pb2.QueueCapacity(
+                name=queue.name,
+                state=cast("status_pb2.QueueState", int(queue.state)),
+                nodes=_counts_to_pb(queue.nodes),
+            )
+            for queue in capacity.queues
+        ],
+        time=timestamp(capacity.time),
+    )
+
+
+def _counts_to_pb(counts: model.NodeCounts) -> status_pb2.NodeCounts:
+    return status_pb2.NodeCounts(**{name: getattr(counts, name) for name in _COUNTS})
+
+
+def _capacity_from_pb(pb: status_pb2.Capacity) -> model.Capacity:
+    queues = tuple(
+        model.QueueCapacity(queue.name, model.QueueState(queue.state), _counts_from_pb(queue.nodes))
+        for queue in pb.queues
+    )
+    return model.Capacity(_counts_from_pb(pb.nodes), queues, moment(pb.time))
+
+
+def _counts_from_pb(pb: status_pb2.NodeCounts) -> model.NodeCounts:
+    return model.NodeCounts(**{name: getattr(pb, name) for name in _COUNTS})
 
 
 def incident_to_pb(incident: model.Incident) -> status_pb2.Incident:
@@ -164,15 +198,7 @@ class StatusCodec:
 
     def current(self, data: bytes) -> model.CurrentStatus:
         """Reads the status out of a serialized resource."""
-        pb = status_pb2.Resource.FromString(data).current
-        return model.CurrentStatus(
-            model.Status(pb.status),
-            moment(pb.since),
-            pb.reason,
-            model.Source(pb.source),
-            pb.incident_id,
-            pb.because_of_resource_id,
-        )
+        return current_from_pb(status_pb2.Resource.FromString(data).current)
 
     def incident(self, incident: model.Incident) -> bytes:
         """Serializes an incident."""
@@ -217,6 +243,7 @@ def current_from_pb(pb: status_pb2.CurrentStatus) -> model.CurrentStatus:
         model.Source(pb.source),
         pb.incident_id,
         pb.because_of_resource_id,
+        _capacity_from_pb(pb.capacity) if pb.HasField("capacity") else None,
     )
 
 

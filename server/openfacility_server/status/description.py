@@ -31,7 +31,9 @@ from openfacility_server.config import (
     Section,
     name_error,
 )
+from openfacility_server.jobs.engines.nodenames import expand
 from openfacility_server.status import model, probes
+from openfacility_server.status.probes import JobsTarget
 from openfacility_server.yamlfile import Document, Location
 
 EXAMPLE = Path(__file__).with_name("facility.yaml")
@@ -71,13 +73,17 @@ class Description:
 
     def resource_of_jobs(self, jobs_resource_id: str) -> str | None:
         """Returns the resource that stands for a compute resource of the Jobs service, None if none does."""
-        tied = (
-            probe.resource_id
-            for probe in self.probes
-            if isinstance(probe.target, probes.JobsTarget) and probe.target.resource == jobs_resource_id
-        )
+        whole = (resource_id for resource_id, target in self.tied(jobs_resource_id) if target.whole)
         same = (resource.id for resource in self.resources if resource.id == jobs_resource_id)
-        return next(tied, None) or next(same, None)
+        return next(whole, None) or next(same, None)
+
+    def tied(self, jobs_resource_id: str) -> list[tuple[str, JobsTarget]]:
+        """Returns the resources that stand for a compute resource of the Jobs service, or for which part of it."""
+        return [
+            (probe.resource_id, probe.target)
+            for probe in self.probes
+            if isinstance(probe.target, JobsTarget) and probe.target.resource == jobs_resource_id
+        ]
 
 
 # The file.
@@ -236,15 +242,27 @@ class ProbeEntry(Section):
         )
 
 
+def _node_list(value: str) -> str:
+    if not expand(value):
+        raise ValueError("names no node")
+    return value
+
+
 class JobsProbe(ProbeEntry):
-    """Of a compute resource of the Jobs service."""
+    """Of a compute resource of the Jobs service, or of the part of it that a queue or nodes name."""
 
     kind: Literal["jobs"]
     resource: str
+    queue: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    nodes: Annotated[tuple[Annotated[Line, AfterValidator(_node_list)], ...], Field(max_length=1000)] = ()
+    ignore_queues: Annotated[tuple[Line, ...], Field(max_length=1000)] = ()
+    nodes_out_percent: float = Field(default=0, ge=0, le=100, allow_inf_nan=False)
 
     def target(self) -> probes.Target:
         """Returns what to ask."""
-        return probes.JobsTarget(self.resource)
+        return probes.JobsTarget(
+            self.resource, self.queue or "", self.nodes, self.ignore_queues, self.nodes_out_percent
+        )
 
 
 class FileSystemProbe(ProbeEntry):

@@ -9,6 +9,8 @@ from openfacility_server.status.model import CurrentStatus, Incident, IncidentTy
 
 PROBE = "probe"
 """Who declares the incidents that probes open."""
+BATCH_SYSTEM = "batch system"
+"""Who declares the maintenance that is reserved in a batch system."""
 
 
 class Graph:

@@ -41,6 +41,7 @@ _RETRY_SECONDS = 1.0
 # The clock looks again at least this often: another server may have planned something.
 _LONGEST_NAP = timedelta(seconds=30)
 _CHUNK = 2000
+_LONGEST_UNSEEN = timedelta(days=366)
 
 
 class Describer(Protocol):
@@ -138,6 +139,8 @@ class Keeper:
         if incident and not incident.resolution.over:
             self._end_incident(tx, incident, self._board.now(), "is not probed any more")
         self._store.put_word(tx, resource_id, Source.PROBE, None)
+        if resource_id in self._board.graph.resources:
+            self._board.show(tx, {resource_id: None})
 
     def _follow_dependencies(self, tx: Tx) -> None:
         """Brings what open incidents impact in line with what depends on what now."""
@@ -171,17 +174,20 @@ class Keeper:
     def _take(self, tx: Tx, seen: ProbeResult) -> None:
         if seen.resource_id not in self._board.graph.resources:
             return
+        before = self._store.words(tx, Source.PROBE, [seen.resource_id]).get(seen.resource_id)
+        seen = _dated(seen, before)
         # What began or ended before it was seen comes before it.
         self._board.settle(tx, seen.time)
-        before = self._store.words(tx, Source.PROBE, [seen.resource_id]).get(seen.resource_id)
+        capacities = {seen.resource_id: seen.capacity}
         if before and (before.status, before.reason) == (seen.status, seen.reason):
+            self._board.show(tx, capacities)
             return
         incident_id = self._follow_incident(tx, seen, before.incident_id if before else "")
         since = before.since if before and before.status == seen.status else seen.time
         self._store.put_word(
             tx, seen.resource_id, Source.PROBE, Word(seen.status, since, seen.reason, None, incident_id)
         )
-        self._board.record(tx, seen.time)
+        self._board.record(tx, seen.time, capacities)
 
     def _follow_incident(self, tx: Tx, seen: ProbeResult, open_id: str) -> str:
         """Opens, changes or closes the incident of a probe; returns the id of the one that is open then."""
@@ -266,6 +272,14 @@ class Keeper:
     async def _settle(self) -> None:
         while await self._storage.write(self._board.settle):
             pass
+
+
+def _dated(seen: ProbeResult, before: Word | None) -> ProbeResult:
+    """Returns a result as of when it became so, where that is known: perhaps nobody looked then."""
+    if seen.since is None or seen.status == Status.UP or (before and before.status != Status.UP):
+        return seen
+    earliest = before.since if before else seen.time - _LONGEST_UNSEEN
+    return replace(seen, time=min(seen.time, max(seen.since, earliest)))
 
 
 class ProbeLeader:

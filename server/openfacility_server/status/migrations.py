@@ -12,4 +12,8 @@ def _create(tx: Tx) -> None:
         tx.run(statement)
 
 
-MIGRATIONS = (Migration(1, _create),)
+def _find_what_was_done_to_something(tx: Tx) -> None:
+    tx.run("CREATE INDEX audit_subject ON audit (subject)")
+
+
+MIGRATIONS = (Migration(1, _create), Migration(2, _find_what_was_done_to_something))

@@ -147,6 +147,57 @@ class Word:
     incident_id: str = ""
 
 
+class QueueState(IntEnum):
+    """What a queue does with jobs; numbers as in the contract."""
+
+    OPEN = 1
+    STOPPED = 2
+    DRAINING = 3
+    CLOSED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """How many nodes are how; each counts once."""
+
+    total: int = 0
+    idle: int = 0
+    mixed: int = 0
+    allocated: int = 0
+    drained: int = 0
+    down: int = 0
+    maintenance: int = 0
+    unknown: int = 0
+
+    @property
+    def busy(self) -> tuple[int, ...]:
+        """Those that come and go with every job."""
+        return self.idle, self.mixed, self.allocated
+
+    @property
+    def out(self) -> int:
+        """Those that take no jobs, unannounced."""
+        return self.drained + self.down
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCapacity:
+    """A queue and its nodes."""
+
+    name: str
+    state: QueueState
+    nodes: NodeCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The nodes of a compute resource, as they were at a time."""
+
+    nodes: NodeCounts
+    queues: tuple[QueueCapacity, ...]
+    time: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class CurrentStatus:
     """How a resource is: the worst of what is known."""
@@ -157,6 +208,7 @@ class CurrentStatus:
     source: Source = Source.NONE
     incident_id: str = ""
     because_of_resource_id: str = ""
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True, slots=True)

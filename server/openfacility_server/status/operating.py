@@ -12,7 +12,7 @@ from openfacility_server.idempotency import Mutation, mutate
 from openfacility_server.ids import IdMaker
 from openfacility_server.status.board import Board
 from openfacility_server.status.calendar import Planned, incident_id_of
-from openfacility_server.status.graph import PROBE
+from openfacility_server.status.graph import BATCH_SYSTEM, PROBE
 from openfacility_server.status.model import (
     Incident,
     IncidentType,
@@ -109,8 +109,8 @@ class Operating:
             resource_ids=draft.resource_ids,
             impacted_resource_ids=self._impacted(draft.type, draft.resource_ids),
             notes=(Note(now, author, note),) if note else (),
-            # The name of what probes declare is nobody's.
-            declared_by=f"{author} (user)" if author == PROBE else author,
+            # The names of those that are no users are nobody's.
+            declared_by=f"{author} (user)" if author in (PROBE, BATCH_SYSTEM) else author,
             series_id=draft.series_id,
             calendar_uid=draft.calendar_uid,
             create_time=now,

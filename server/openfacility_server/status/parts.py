@@ -23,7 +23,10 @@ from openfacility_server.status.checks import Checks
 from openfacility_server.status.convert import Describer, StatusCodec
 from openfacility_server.status.federation import Federation
 from openfacility_server.status.keeper import Keeper, ProbeLeader
+from openfacility_server.status.maintenance import Maintenance
+from openfacility_server.status.mirror import Mirror
 from openfacility_server.status.operating import Operating
+from openfacility_server.status.outages import History
 from openfacility_server.status.probes import Prober
 from openfacility_server.status.questions import Failure
 from openfacility_server.status.reading import Reading
@@ -62,8 +65,16 @@ class StatusParts:
         self._federation = Federation(config.status.peers)
         checks = Checks(engines, storage.ping)
         self._prober = Prober(self._description.probes, checks, self._keeper.report)
+        self._mirror = Mirror(
+            engines,
+            storage,
+            Maintenance(store, board, new_id),
+            History(store, board, new_id),
+            config.status.probe.period.total_seconds(),
+        )
+        self._mirror.describe(self._description)
         self._leader = ProbeLeader(
-            Lease(storage, "status/probes", f"{os.getpid()}", _LEASE_TTL), self._prober.start, self._prober.stop
+            Lease(storage, "status/probes", f"{os.getpid()}", _LEASE_TTL), self._begin_looking, self._end_looking
         )
         self._reading = Reading(storage, store, config.status.anonymous_history)
         self.servicer = StatusService(
@@ -84,6 +95,14 @@ class StatusParts:
         """Returns what has to run while the server does."""
         return [self._keeper.run(), self._leader.run(), self._federation.run()]
 
+    async def _begin_looking(self) -> None:
+        await self._prober.start()
+        await self._mirror.start()
+
+    async def _end_looking(self) -> None:
+        await self._mirror.stop()
+        await self._prober.stop()
+
     async def reload(self) -> None:
         """Reads the description again; a wrong one changes nothing and is logged."""
         async with self._reloading:
@@ -94,6 +113,7 @@ class StatusParts:
                 return
             self._description = fresh
             await self._describe(fresh)
+            self._mirror.describe(fresh)
             await self._prober.replace(fresh.probes)
             _log.info("the description was read again", extra={"digest": fresh.digest})
 

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from openfacility_server.status.model import Status
+from openfacility_server.status.model import Capacity, Status
 
 _log = logging.getLogger(__name__)
 
@@ -26,15 +26,30 @@ _SOON = 0.2
 _STARTS_PER_SECOND = 200.0
 _REPORTS_AT_ONCE = 16
 _KEPT_REPORTS = 100
+_NEWS_PERIODS = 2
+_SMALL_NEWS_PERIODS = 60
 _FIRST_RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobsTarget:
-    """A compute resource of the Jobs service: its engine answers and takes jobs."""
+    """A compute resource of the Jobs service, or a part of it: its engine answers and takes jobs, its nodes work.
+
+    ``queue`` and ``nodes`` (names, ranges such as ``n[1-4]``, or with ``*``) name the part. Queues of ``ignore_queues``
+    may be closed, and ``nodes_out_percent`` of the nodes be down or drained, without that it counts.
+    """
 
     resource: str
+    queue: str = ""
+    nodes: tuple[str, ...] = ()
+    ignore_queues: tuple[str, ...] = ()
+    nodes_out_percent: float = 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the compute resource."""
+        return not (self.queue or self.nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +111,32 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer. ``reason`` is a sentence for everyone, without figures that change; ``detail`` is for the log."""
+    """One answer. ``reason`` is a sentence for everyone, ``detail`` is for the log.
+
+    Without ``capacity`` the reason has no figures that change: of answers with the same status only the first is told.
+    ``since`` is when it became so, where what was asked knows.
+    """
 
     status: Status
     reason: str = ""
     detail: str = ""
+    since: datetime | None = None
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """How a resource is, and since when: the start of the first of the questions that were answered so."""
+    """How a resource is, and since when: the start of the first of the questions that were answered so.
+
+    ``since`` is what the answer itself said of that.
+    """
 
     resource_id: str
     status: Status
     reason: str
     time: datetime
+    since: datetime | None = None
+    capacity: Capacity | None = None
 
 
 class Check(Protocol):
@@ -186,13 +212,57 @@ class Hysteresis:
         """Believes what all answers of the run agree on: at least this bad, or at least this good."""
         choose = min if self._falling else max
         status = choose((answer.status for answer in self._run), key=lambda status: status.badness)
-        reason = next((answer.reason for answer in reversed(self._run) if answer.status == status), "")
-        return self._become(ProbeResult(latest.resource_id, status, reason, self._run[0].time))
+        chosen = next((answer for answer in reversed(self._run) if answer.status == status), latest)
+        return self._become(replace(chosen, time=self._run[0].time))
 
     def _become(self, certain: ProbeResult) -> ProbeResult:
         self.status = certain.status
         self._run.clear()
         return certain
+
+
+class News:
+    """Decides which of the answers that agree on a status are worth telling: those that show another capacity.
+
+    What is out of service is told after two periods at the earliest, a twentieth more that is free or busy too; any
+    other difference after many: jobs start and end all the time.
+    """
+
+    def __init__(self, period: float) -> None:
+        self._told: ProbeResult | None = None
+        self._period = period
+
+    def told(self, result: ProbeResult) -> None:
+        """Takes what was told."""
+        self._told = result
+
+    def worth(self, answer: ProbeResult) -> bool:
+        """Whether an answer is to be told."""
+        told = self._told
+        if told is None or told.status != answer.status or answer.capacity is None:
+            return False
+        if told.capacity is None:
+            return True
+        before, now = _counted(told), _counted(answer)
+        if before == now and told.reason == answer.reason:
+            return False
+        periods = _NEWS_PERIODS if _coarse(told) != _coarse(answer) else _SMALL_NEWS_PERIODS
+        return (answer.capacity.time - told.capacity.time).total_seconds() >= periods * self._period
+
+
+def _counted(answer: ProbeResult) -> object:
+    return answer.capacity and (answer.capacity.nodes, answer.capacity.queues)
+
+
+def _coarse(answer: ProbeResult) -> object:
+    """Returns what of an answer is news soon."""
+    if answer.capacity is None:
+        return None
+    nodes = answer.capacity.nodes
+    still = (nodes.total, nodes.drained, nodes.down, nodes.maintenance, nodes.unknown)
+    step = max(1.0, nodes.total / 20)
+    busy = tuple(round(count / step) for count in nodes.busy)
+    return answer.reason, still, busy, [(queue.name, queue.state) for queue in answer.capacity.queues]
 
 
 Report = Callable[[ProbeResult], Awaitable[None]]
@@ -293,6 +363,7 @@ class _Runner:
         self._clock = clock
         self._jitter = jitter
         self._hysteresis = Hysteresis(probe.timing.fall, probe.timing.rise)
+        self._news = News(probe.timing.period)
         self._asking = asyncio.Lock()
         self._outbox = _Outbox()
         self._task: asyncio.Task[None] | None = None
@@ -329,9 +400,13 @@ class _Runner:
         async with self._asking:
             time = self._clock.now()
             finding = await self._find()
-            answer = ProbeResult(self._probe.resource_id, finding.status, finding.reason, time)
+            answer = ProbeResult(
+                self._probe.resource_id, finding.status, finding.reason, time, finding.since, finding.capacity
+            )
             if certain := self._hysteresis.add(answer):
                 self._change(certain, finding.detail)
+            elif self._news.worth(answer):
+                self._deliver(answer)
             return answer
 
     async def _find(self) -> Finding:
@@ -344,7 +419,6 @@ class _Runner:
             return Finding(Status.DOWN, "does not work", str(error) or type(error).__name__)
 
     def _change(self, certain: ProbeResult, detail: str) -> None:
-        self.certain = certain
         _log.log(
             logging.INFO if certain.status == Status.UP else logging.WARNING,
             "%s is %s%s",
@@ -353,8 +427,13 @@ class _Runner:
             f": {certain.reason}" if certain.reason else "",
             extra={"resource_id": certain.resource_id, "detail": detail},
         )
+        self._deliver(certain)
+
+    def _deliver(self, result: ProbeResult) -> None:
+        self.certain = result
+        self._news.told(result)
         waiting = self._outbox.results
-        waiting.append(certain)
+        waiting.append(result)
         if len(waiting) > _KEPT_REPORTS:
             # There and back again: the oldest one may be on its way, the latest one must be told.
             del waiting[1:3]

@@ -131,6 +131,7 @@ _INCIDENT_CONDITIONS: Mapping[str, Callable[[int], Any]] = {
     "modified": lambda _: IncidentRow.update_time >= 0,
     "series": lambda _: IncidentRow.series_id == "",
     "uid": lambda _: IncidentRow.calendar_uid == "",
+    "uid_prefix": lambda _: pw.SQL("(t1.calendar_uid <> '' AND t1.calendar_uid LIKE ? ESCAPE '!')", ("",)),
 }
 _EVENT_CONDITIONS: Mapping[str, Callable[[int], Any]] = {
     "after": lambda _: pw.SQL("(t1.occur_time < ? OR (t1.occur_time = ? AND t1.id < ?))", (0, 0, "")),
@@ -516,6 +517,10 @@ class StatusStore:
                 id=id_, time=micros(now), username=who[0], method=who[1], request_id=who[2], subject=subject, text=text
             )
         )
+
+    def was_changed_by_operator(self, tx: ReadTx, incident_id: str) -> bool:
+        """Whether an operator ever changed an incident."""
+        return tx.value("SELECT 1 FROM audit WHERE subject = ? LIMIT 1", (incident_id,)) is not None
 
     def _forget(self, tx: Tx, resource_id: str) -> None:
         tx.execute(ResourceRow.delete().where(ResourceRow.id == resource_id))
