@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from bench import history, reads, start, status, submits, watch
+from bench import history, reads, slurm, start, status, submits, watch
 from bench.processes import LOAD_CORE, SERVER_CORE
 from bench.results import Result, print_table, write_json
 
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[bool], Sequence[Result]]] = {
     "history": history.reads,
     "start": start.start,
     "status": status.reads,
+    "slurm": slurm.slurm,
     "million": history.million,
     "million-events": status.million,
 }

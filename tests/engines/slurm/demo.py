@@ -49,6 +49,18 @@ resources:
     depends_on: [database]
     services: [openfacility.jobs.v1.JobsService]
     probe: {kind: jobs, resource: cluster, period: 2}
+  - id: cluster-debug
+    name: Queue debug
+    type: compute
+    site: here
+    depends_on: [database]
+    probe: {kind: jobs, resource: cluster, queue: debug, period: 2}
+  - id: cluster-regular
+    name: Queue regular
+    type: compute
+    site: here
+    depends_on: [database]
+    probe: {kind: jobs, resource: cluster, queue: regular, period: 2}
   - id: database
     name: Database of the server
     type: service
@@ -77,7 +89,7 @@ _STEPS = """\
 
 Around it, with Slurm's own commands; the jobs are shown in `openfacility watch` all the same:
 
-  export {environment}
+  export SLURM_CONF={conf}
   {submit}
   squeue; sinfo
 
@@ -162,10 +174,9 @@ def _facility(cluster: SlurmCluster) -> demo.Facility:
 
 
 def _steps(cluster: SlurmCluster, root: bool) -> str:
-    environment = shlex.join(f"{name}={value}" for name, value in cluster.env.items())
     as_user = f"runuser -u {cluster.users[0]} -- " if root else ""
     return _STEPS.format(
-        environment=environment,
+        conf=shlex.quote(str(cluster.conf)),
         submit=f"{as_user}sbatch -D /tmp --time=5 --wrap='sleep 60'",
         pid_file=cluster.base / "run" / "slurmctld.pid",
         revived=_REVIVED_AFTER_S,
