@@ -107,6 +107,20 @@ async def test_status_shows_sites_resources_and_incidents(server, run):
     assert "2030-01-01 08:00  2030-01-01 10:00  cpu" in lines[9]
 
 
+async def test_status_counts_nodes_and_names_closed_queues(server, run):
+    nodes = status_pb2.NodeCounts(total=16, idle=11, mixed=1, allocated=2, drained=1, down=1)
+    queues = [
+        status_pb2.QueueCapacity(name="day", state="QUEUE_STATE_OPEN"),
+        status_pb2.QueueCapacity(name="night", state="QUEUE_STATE_CLOSED"),
+    ]
+    capacity = status_pb2.Capacity(nodes=nodes, queues=queues)
+    script_a_facility(server)
+    server.script["ListResources"].clear()
+    server.on("ListResources", pb.ListResourcesResponse(resources=[resource("cpu", current={"capacity": capacity})]))
+    _, out, _ = await run("status")
+    assert out.splitlines()[4].endswith("(16 nodes: 11 idle, 3 busy, 1 drained, 1 down; night closed)")
+
+
 async def test_status_as_json_and_filtered(server, run):
     script_a_facility(server)
     _, out, _ = await run("--json", "status", "--status", "down", "--type", "compute", "--site", "hall")

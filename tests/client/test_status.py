@@ -27,6 +27,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MESSAGES = {
     of.AvailabilityReport: pb.CheckAvailabilityResponse,
+    of.Capacity: status_pb2.Capacity,
     of.Contact: status_pb2.Contact,
     of.CurrentStatus: status_pb2.CurrentStatus,
     of.Event: status_pb2.Event,
@@ -34,9 +35,11 @@ MESSAGES = {
     of.FacilityOverview: pb.FacilityOverview,
     of.Incident: status_pb2.Incident,
     of.IncidentNote: status_pb2.IncidentNote,
+    of.NodeCounts: status_pb2.NodeCounts,
     of.Outage: status_pb2.Outage,
     of.OutageReport: pb.FindOutagesResponse,
     of.PeerFacility: pb.PeerFacility,
+    of.QueueCapacity: status_pb2.QueueCapacity,
     of.Resource: status_pb2.Resource,
     of.Site: status_pb2.Site,
     of.SiteOverview: pb.SiteOverview,
@@ -47,6 +50,7 @@ MESSAGES = {
 ENUMS = {
     of.Availability: pb.CheckAvailabilityResponse.Availability.DESCRIPTOR,
     of.IncidentType: status_pb2.IncidentType.DESCRIPTOR,
+    of.QueueState: status_pb2.QueueState.DESCRIPTOR,
     of.Resolution: status_pb2.Resolution.DESCRIPTOR,
     of.ResourceStatus: status_pb2.ResourceStatus.DESCRIPTOR,
     of.Severity: status_pb2.Severity.DESCRIPTOR,

@@ -10,11 +10,14 @@ import click
 from openfacility_client import (
     Availability,
     AvailabilityReport,
+    Capacity,
     Event,
     FacilityOverview,
     Incident,
     IncidentType,
+    NodeCounts,
     OutageReport,
+    QueueState,
     Resource,
     ResourceStatus,
     Severity,
@@ -31,6 +34,7 @@ COLORS = {
     ResourceStatus.DOWN: "red",
     ResourceStatus.UNKNOWN: "magenta",
 }
+_STARTING = (QueueState.OPEN, QueueState.UNSPECIFIED)
 AVAILABILITY_COLORS = {Availability.AVAILABLE: "green", Availability.AT_RISK: "yellow", Availability.UNAVAILABLE: "red"}
 
 
@@ -100,7 +104,26 @@ def why(resource: Resource) -> str:
     parts = [short(current.reason)] if current.reason else []
     if current.incident_id:
         parts.append(f"[{current.incident_id}]")
+    if current.capacity:
+        parts.append(f"({_capacity(current.capacity)})")
     return " ".join(parts)
+
+
+def _capacity(capacity: Capacity) -> str:
+    """Say how the nodes are, and which queues do not take and start jobs."""
+    nodes = capacity.nodes or NodeCounts()
+    numbers = {
+        "idle": nodes.idle,
+        "busy": nodes.mixed + nodes.allocated,
+        "drained": nodes.drained,
+        "down": nodes.down,
+        "in maintenance": nodes.maintenance,
+        "unknown": nodes.unknown,
+    }
+    parts = [f"{number} {how}" for how, number in numbers.items() if number]
+    text = f"{nodes.total} {'node' if nodes.total == 1 else 'nodes'}" + (f": {', '.join(parts)}" if parts else "")
+    closed = [f"{queue.name} {queue.state.lower()}" for queue in capacity.queues if queue.state not in _STARTING]
+    return f"{text}; {short(', '.join(closed))}" if closed else text
 
 
 def incident_table(incidents: Sequence[Incident], *, indent: str = "") -> Iterable[str]:

@@ -33,6 +33,20 @@ class StatusSource(StrEnum):
     DEPENDENCY = "DEPENDENCY"
 
 
+class QueueState(StrEnum):
+    """What a queue does with jobs."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    OPEN = "OPEN"
+    """Takes jobs and starts them."""
+    STOPPED = "STOPPED"
+    """Takes jobs and starts none."""
+    DRAINING = "DRAINING"
+    """Takes no jobs, and starts those that it has."""
+    CLOSED = "CLOSED"
+    """Takes no jobs and starts none."""
+
+
 class IncidentType(StrEnum):
     """Why an incident happens."""
 
@@ -143,6 +157,43 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCounts:
+    """How many nodes are how; each counts once."""
+
+    total: int = 0
+    idle: int = 0
+    mixed: int = 0
+    """Busy in part."""
+    allocated: int = 0
+    """Busy."""
+    drained: int = 0
+    """Taken out of service; they may still run what they have."""
+    down: int = 0
+    maintenance: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCapacity:
+    """A queue of a batch system, and how many of its nodes are how."""
+
+    name: str
+    """What `submit` takes as `queue`."""
+    state: QueueState = QueueState.UNSPECIFIED
+    nodes: NodeCounts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The nodes of a compute resource, and its queues. A node may be in several queues."""
+
+    nodes: NodeCounts | None = None
+    queues: tuple[QueueCapacity, ...] = ()
+    time: datetime | None = None
+    """When it was so."""
+
+
+@dataclass(frozen=True, slots=True)
 class CurrentStatus:
     """How a resource is: the worst of what is known."""
 
@@ -153,6 +204,8 @@ class CurrentStatus:
     source: StatusSource = StatusSource.UNSPECIFIED
     incident_id: str = ""
     because_of_resource_id: str = ""
+    capacity: Capacity | None = None
+    """Of a compute resource whose batch system tells how its nodes are."""
 
 
 @dataclass(frozen=True, slots=True)
