@@ -128,6 +128,20 @@ async def test_watches_say_for_what_jobs_wait(server, run):
     assert third == "j1  COMPLETED"
 
 
+async def test_output_that_may_not_be_read_does_not_hide_how_the_job_ended(server, run):
+    async def watch(_: Any) -> AsyncIterator[pb.WatchJobsResponse]:
+        job = make_job("j1", "FAILED", revision=1)
+        job.status.exit_code = 7
+        yield pb.WatchJobsResponse(changes=[pb.JobChange(type="TYPE_UPDATED", revision=1, job=job)], revision=1)
+
+    server.on("SubmitJob", make_job("j1"))
+    server.on("WatchJobs", watch)
+    server.on("ReadJobOutput", Failure(CODE.FAILED_PRECONDITION, "Not readable.", (reason("OUTPUT_UNREADABLE"),)))
+    code, out, err = await run("jobs", "submit", "--watch", "x")
+    assert (code, out) == (7, "")
+    assert err.splitlines()[-1] == "openfacility: Not readable."
+
+
 async def test_signal_and_requeue(server, run):
     server.on("SignalJob", make_job("j1", "ACTIVE"))
     refused = Failure(CODE.FAILED_PRECONDITION, "the engine puts none back", (reason("ENGINE_CANNOT"),))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
-from openfacility_client import Client, Job, JobOutput, NotFound, OpenFacilityError
+from openfacility_client import Client, FailedPrecondition, Job, JobOutput, NotFound, OpenFacilityError
 
 from openfacility_cli._app import App
 from openfacility_cli._live import JobDisplay
@@ -52,7 +52,9 @@ def _follow_plain(app: App, job: Job) -> int:
             if news or change.job.final:
                 click.echo(change_line(change), err=True)
             job = change.job
-        output.finish()
+        unread = output.finish()
+    for note in unread:
+        app.note(note)
     return exit_code(job)
 
 
@@ -69,10 +71,12 @@ def _follow_live(app: App, job: Job) -> int:
                 for change in app.client.jobs.watch(job, on_disconnect=app.on_disconnect):
                     job = change.job
                     display.show(job)
-                output.finish()
+                unread = output.finish()
         except KeyboardInterrupt:
             app.note(f"job {job.id} goes on; see `openfacility jobs get {job.id}`")
             raise
+    for note in unread:
+        app.note(note)
     return exit_code(job)
 
 
@@ -82,6 +86,7 @@ class _Output:
     def __init__(self, client: Client, job: Job, copy: object) -> None:
         self._copy = copy
         self._errors: list[BaseException] = []
+        self._unread: set[str] = set()
         self._streams: list[JobOutput] = []
         self._threads: list[threading.Thread] = []
         if job.array_counts is None and job.spec.array is None:  # An array has no output of its own.
@@ -95,15 +100,19 @@ class _Output:
             self._copy(pieces, error)  # type: ignore[operator]
         except NotFound:
             pass  # The job ended before it had any output.
+        except FailedPrecondition as problem:
+            # The job's user or its place cannot give it; that is no failure of the job.
+            self._unread.add(problem.message)
         except (OpenFacilityError, OSError, ValueError) as problem:
             self._errors.append(problem)
 
-    def finish(self) -> None:
-        """Wait until everything was copied."""
+    def finish(self) -> Sequence[str]:
+        """Wait until everything was copied; return why some of it cannot be read."""
         for thread in self._threads:
             thread.join()
         if self._errors:
             raise self._errors[0]
+        return sorted(self._unread)
 
     def __enter__(self) -> _Output:
         for thread in self._threads:
