@@ -143,7 +143,8 @@ class Maintenance:
         start = one.start
         for known in self._store.find_incidents(tx, [("uid", (one.uid,))], 1):
             # An operator who has ended or called it off knows better; else it has been reserved again, or for longer.
-            if self._store.was_changed_by_operator(tx, known.id):
+            ours = bool(known.notes) and known.notes[-1].author == BATCH_SYSTEM
+            if not ours and self._store.was_changed_by_operator(tx, known.id):
                 return
             if known.resolution == Resolution.COMPLETED and known.end_time:
                 start = max(start, known.end_time)

@@ -18,7 +18,7 @@ _FLOATING = "TIME_FLOAT"
 
 
 class Reservations:
-    """The reservations of one cluster; ``owner_of`` maps an account of the cluster to a user of this service."""
+    """The reservations of one cluster; ``owner_of`` maps an account to a user of this service, "" if it is nobody's."""
 
     def __init__(self, commands: Runner, owner_of: Callable[[str], str]) -> None:
         self._commands = commands
@@ -58,9 +58,8 @@ def _reservations(text: str, owner_of: Callable[[str], str]) -> Iterator[Reserva
             node_count=number(values.get("NodeCnt", "")),
             core_count=number(values.get("CoreCnt", "")),
             queue_name=values.get("PartitionName", ""),
-            # `-name` is who may not use it.
-            owners=tuple(owner_of(user) for user in _listed(values.get("Users", "")) if not user.startswith("-")),
-            accounts=tuple(name for name in _listed(values.get("Accounts", "")) if not name.startswith("-")),
+            owners=tuple(filter(None, map(owner_of, _who(values.get("Users", ""))))),
+            accounts=_who(values.get("Accounts", "")),
             flags=flags,
             maintenance="MAINT" in flags and _FLOATING not in flags,
         )
@@ -68,6 +67,11 @@ def _reservations(text: str, owner_of: Callable[[str], str]) -> Iterator[Reserva
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.split(",")))
+
+
+def _who(text: str) -> tuple[str, ...]:
+    """Returns who may use it; `-name` is who may not."""
+    return tuple(name for name in _listed(text) if not name.startswith("-"))
 
 
 def _names(nodes: str) -> tuple[str, ...]:
