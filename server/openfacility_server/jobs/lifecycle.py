@@ -20,6 +20,7 @@ from openfacility_server.jobs.model import (
 
 # A batch system's expectation moves with every pass of its scheduler; a change smaller than this is none.
 _EXPECTATION_NOISE = timedelta(minutes=1)
+_CLOCK_NOISE = timedelta(seconds=2)
 _COUNTER = {
     JobState.NEW: "waiting",
     JobState.QUEUED: "waiting",
@@ -32,9 +33,13 @@ _COUNTER = {
 
 
 def moved(job: Job, status: JobStatus, time: datetime) -> Job:
-    """Returns a job with another status; a change of state is added to its transitions."""
+    """Returns a job with another status; a change of state is added to its transitions.
+
+    Batch systems tell of whole seconds, by clocks of their own: no change of state is before the one before it.
+    """
     if status == job.status:
         return job
+    time = _not_before(job, time)
     transitions = job.transitions
     if status.state != job.status.state:
         transitions = (*transitions, JobTransition(status.state, time, status.reason, status.message))
@@ -62,8 +67,10 @@ def observed(job: Job, seen: Observation) -> Job:
         job = replace(job, start_time=None, usage=None, nodes="")
     time = seen.end_time if seen.state.final and seen.end_time else seen.time
     job = moved(job, _status_of(seen, job.status), time)
-    if seen.state == JobState.ACTIVE and seen.start_time and job.start_time != seen.start_time:
-        job = replace(job, start_time=seen.start_time)
+    if seen.state == JobState.ACTIVE and seen.start_time and job.start_time:
+        # It was put back and started anew between two looks.
+        again = seen.start_time - job.start_time > _CLOCK_NOISE
+        job = replace(job, start_time=seen.start_time) if again else job
     return replace(job, usage=seen.usage) if seen.usage else job
 
 
@@ -154,8 +161,8 @@ def array_after(job: Job, counts: ArrayCounts, time: datetime, started: datetime
     """
     job = replace(job, array_counts=counts)
     if started is not None and job.start_time is None:
-        job = moved(job, JobStatus(JobState.ACTIVE), _not_before(job, started))
-    return moved(job, _array_status(job.status, counts), _not_before(job, time))
+        job = moved(job, JobStatus(JobState.ACTIVE), started)
+    return moved(job, _array_status(job.status, counts), time)
 
 
 def _not_before(job: Job, time: datetime) -> datetime:
