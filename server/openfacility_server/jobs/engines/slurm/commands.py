@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 
 from openfacility_server.jobs.engines import EngineError, EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm.accounts import Account, Accounts
+from openfacility_server.jobs.engines.slurm.errors import away
 from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,21 +20,7 @@ _MOST_OUTPUT = 64 * 1024 * 1024
 _PIECE = 256 * 1024
 # Commands that do not take the cluster's name from SLURM_CLUSTERS.
 _NAME_THE_CLUSTER = ("sacct",)
-
-# What the commands print when no daemon answers them, as opposed to one that says no.
-_DATABASE = re.compile(
-    r"slurmdbd|persistent connection|PersistInit|talking to the database|accounting_storage|SlurmDBD", re.IGNORECASE
-)
-_AWAY = re.compile(
-    r"Unable to contact slurm controller|slurm_persist_conn_open|Connection (refused|reset by peer|timed out)"
-    r"|Socket timed out|Zero Bytes were transmitted|standby mode|Transport endpoint is not connected"
-    r"|Protocol authentication error|Munge (en|de)code failed|talking to the database|Sending PersistInit"
-    r"|temporarily unable to accept job|Unable to establish (control machine|controller) address"
-    r"|Unable to resolve|No route to host|Insane message length|fetch_config: DNS SRV lookup failed"
-    r"|Could not establish a configuration source|Resource temporarily unavailable|Broken pipe"
-    r"|Communication connection failure",
-    re.IGNORECASE,
-)
+_OF_ACCOUNTING = ("sacct", "sacctmgr", "sreport", "sshare")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +64,8 @@ class Commands:
         async with self._room:
             result = await _run(command, environment, stdin, limit)
         if result.code != 0:
-            _look_whether_away(result.err, argv[0])
+            if text := away(result.err, accounting=argv[0] in _OF_ACCOUNTING):
+                raise EngineUnavailable(text)
             if result.err.startswith("sudo:"):
                 raise cannot_act_as_user()
         return result
@@ -133,14 +120,6 @@ def _environment(settings: SlurmSettings) -> dict[str, str]:
     if settings.preload is not None:
         variables["LD_PRELOAD"] = str(settings.preload)
     return variables
-
-
-def _look_whether_away(err: str, program: str) -> None:
-    if not _AWAY.search(err):
-        return
-    if program in ("sacct", "sacctmgr", "sreport") or (_DATABASE.search(err) and "slurm controller" not in err):
-        raise EngineUnavailable("The batch system's accounting does not answer.")
-    raise EngineUnavailable("The batch system's controller does not answer.")
 
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: bytes, limit: float) -> Result:

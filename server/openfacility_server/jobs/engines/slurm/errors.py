@@ -1,0 +1,257 @@
+"""What Slurm says when it refuses something, in reasons and sentences of this service.
+
+sbatch, scontrol and scancel print the same texts that slurmrestd puts into ``errors``: they are Slurm's own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from openfacility_server.jobs.engines import Refusal
+
+_MOST_WORDS = 1000
+# What the commands print when no daemon answers them, as opposed to one that says no.
+_DATABASE = re.compile(
+    r"slurmdbd|persistent connection|PersistInit|talking to the database|accounting_storage|SlurmDBD", re.IGNORECASE
+)
+_AWAY = re.compile(
+    r"Unable to contact slurm controller|slurm_persist_conn_open|Connection (refused|reset by peer|timed out)"
+    r"|Socket timed out|Zero Bytes were transmitted|standby mode|Transport endpoint is not connected"
+    r"|Protocol authentication error|Munge (en|de)code failed|talking to the database|Sending PersistInit"
+    r"|temporarily unable to accept job|try again in a bit|Unable to create job record"
+    r"|Unable to establish (control machine|controller) address|Unable to resolve (?!path)"
+    r"|No route to host|Insane message length|fetch_config: DNS SRV lookup failed"
+    r"|Could not establish a configuration source|Resource temporarily unavailable|Broken pipe"
+    r"|Communication connection failure",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    pattern: re.Pattern[str]
+    reason: str
+    field: str
+    message: str
+
+
+def _case(pattern: str, reason: str, field: str, message: str) -> _Case:
+    return _Case(re.compile(pattern, re.IGNORECASE), reason, field, message)
+
+
+def _attribute(name: str) -> str:
+    return f'attributes.custom_attributes["slurm.{name}"]'
+
+
+_QUEUE, _ACCOUNT, _TIME = "attributes.queue_name", "attributes.account", "attributes.duration"
+_RESERVATION = "attributes.reservation_id"
+# The first that matches: what is special comes before what is general.
+_CASES = (
+    # A limit by which a job is refused at once is named in a word of its own, before or after the general text.
+    _case(
+        r"\b(Assoc|QOS)\w*(Minutes|Billing)\w*|breached requested QOS usage threshold",
+        "ALLOCATION_EXHAUSTED",
+        _ACCOUNT,
+        "The project has too little of its allocation left for this job.",
+    ),
+    _case(
+        r"\b(Assoc|QOS)\w*WallDuration\w*",
+        "OVER_LIMIT",
+        _TIME,
+        "The time limit is longer than project or QOS allow: ask for less.",
+    ),
+    _case(
+        r"\b(Assoc|QOS)\w*Submit\w*Limit",
+        "OVER_LIMIT",
+        "",
+        "As many jobs are in the queue as project, user or QOS may have: wait until some have ended.",
+    ),
+    _case(
+        r"violates accounting/QOS policy|\b(Assoc|QOS)(Max|Grp|Min)\w+|resource limit exceeded|Step limit reached",
+        "OVER_LIMIT",
+        "",
+        "The job is beyond a limit of its project, user or QOS: ask for less, or wait until other jobs have ended.",
+    ),
+    _case(
+        r"Invalid account",
+        "BAD_ACCOUNT",
+        _ACCOUNT,
+        "The project cannot be charged by you, or not in this queue: name another one.",
+    ),
+    _case(
+        r"Invalid partition|No partition specified|Multiple partition job request",
+        "BAD_QUEUE",
+        _QUEUE,
+        "The cluster has no such queue: name one that it has, or leave the field empty.",
+    ),
+    _case(
+        r"Required partition not available|Partition in DOWN state|submissions disabled|presently disabled",
+        "QUEUE_CLOSED",
+        _QUEUE,
+        "The queue takes no jobs at present: use another one, or try again later.",
+    ),
+    _case(
+        r"not permitted to use this partition",
+        "ACCESS_DENIED",
+        _QUEUE,
+        "You, the project or the QOS may not use this queue: name another one.",
+    ),
+    _case(r"Invalid qos", "BAD_QOS", _attribute("qos"), "The QOS does not exist, or the project may not use it."),
+    _case(
+        r"time limit is invalid|Time limit specification|Invalid TimeLimit|Invalid --time specification",
+        "BAD_TIME_LIMIT",
+        _TIME,
+        "The time limit is missing or longer than the queue or the QOS allows: ask for less.",
+    ),
+    _case(
+        r"Access denied to requested reservation",
+        "RESERVATION_DENIED",
+        _RESERVATION,
+        "The reservation is kept for others: name one that you or the project may use.",
+    ),
+    _case(
+        r"Requested reservation|maintenance reservation",
+        "BAD_RESERVATION",
+        _RESERVATION,
+        "There is no such reservation, or it is not for this job: name another one, or leave the field empty.",
+    ),
+    _case(
+        r"Memory required|Invalid memory specification",
+        "RESOURCES_IMPOSSIBLE",
+        "resources.memory",
+        "No node has that much memory: ask for less.",
+    ),
+    _case(
+        r"Node count|Invalid node count",
+        "RESOURCES_IMPOSSIBLE",
+        "resources.node_count",
+        "The queue does not have that many nodes: ask for fewer.",
+    ),
+    _case(
+        r"nodes not in this partition|Invalid node name|Required node not available|nodes are busy",
+        "BAD_NODES",
+        _attribute("nodelist"),
+        "A node that is named does not exist, or is not in this queue, or cannot be used now.",
+    ),
+    _case(
+        r"\bGRES\b|\(gres\)|\(TRES\)",
+        "BAD_GRES",
+        "resources.gpu_cores_per_process",
+        "The cluster does not have the GPUs or other generic resources asked for.",
+    ),
+    _case(
+        r"processors|node configuration|partition configuration|CPU count|Core count|Task count|Task distribution"
+        r"|Job size|threads per core|core specification",
+        "RESOURCES_IMPOSSIBLE",
+        "resources",
+        "No set of nodes of the queue can give these processes, cores and memory: ask for less.",
+    ),
+    _case(
+        r"feature|constraint",
+        "BAD_CONSTRAINT",
+        _attribute("constraint"),
+        "The cluster has no nodes with these features.",
+    ),
+    _case(
+        r"licen[sc]e",
+        "BAD_LICENSES",
+        _attribute("licenses"),
+        "The cluster does not have these licences, or not so many.",
+    ),
+    _case(
+        r"dependency",
+        "BAD_DEPENDENCY",
+        "dependencies",
+        "The batch system cannot use one of the dependencies: its job may be unknown there by now.",
+    ),
+    _case(r"job array", "BAD_ARRAY", "array", "The array's indices are more or higher than the cluster allows."),
+    _case(
+        r"batch script|Job script not specified|DOS line breaks|writing script/environment",
+        "BAD_SCRIPT",
+        "script",
+        "The batch system does not take this script.",
+    ),
+    _case(r"Pathname|work directory", "BAD_DIRECTORY", "directory", "A path is too long, or cannot be used."),
+    _case(
+        r"Invalid user id|User not found|Group ID not found|Invalid group id|Invalid or unknown gid",
+        "NO_POSIX_ACCOUNT",
+        "",
+        "The cluster does not know your account: ask its operators.",
+    ),
+    _case(r"deadline", "BAD_ATTRIBUTE", _attribute("deadline"), "The deadline has passed, or is too early."),
+    _case(
+        r"\bInvalid --?[a-zA-Z-]+ |Invalid .*specification|Invalid time specified|parse time|Failure during parsing"
+        r"|Invalid mcs_label|burst buffer|unrecognized option|Invalid priority|Invalid distribution",
+        "BAD_ATTRIBUTE",
+        "attributes.custom_attributes",
+        "The batch system does not understand one of the attributes.",
+    ),
+    _case(
+        r"already (started|finished|completing)|no longer pending|Job is |Invalid job id|can not be altered now"
+        r"|Only batch jobs|operation disabled|not supported|Job has been cancelled|requeue",
+        "JOB_STATE",
+        "",
+        "The job is in a state in which this cannot be done: look how it stands.",
+    ),
+    _case(
+        r"permission denied|Operation not permitted|only permitted by",
+        "ACCESS_DENIED",
+        "",
+        "The batch system does not allow this to you: it may be for operators alone.",
+    ),
+)
+# Said of jobs that were asked to end, and have: nothing is wrong.
+GONE = re.compile(r"Invalid job id|already (finished|completing)", re.IGNORECASE)
+_NOISE = re.compile(
+    r"^(sbatch|scontrol|scancel|srun|allocation failure|slurm_\w+ error)(: error)?: |^Batch job submission failed: ",
+    re.IGNORECASE,
+)
+
+
+def refusal_of(text: str, *, default: str = "REFUSED") -> Refusal:
+    """Returns the refusal for what Slurm said; ``default`` is the reason for a text that is not known."""
+    words = clean(text)
+    for case in _CASES:
+        if case.pattern.search(words):
+            return Refusal(case.message, case.reason, case.field, words)
+    message = f"The batch system refused: {words}" if words else "The batch system refused, without a reason."
+    return Refusal(message, default, "", words)
+
+
+def refused_update(text: str) -> Refusal:
+    """Returns the refusal for an operation on a job that is there; what was at fault is not in its specification."""
+    refusal = refusal_of(text, default="UPDATE_REFUSED")
+    if refusal.reason == "NO_POSIX_ACCOUNT":  # Slurm's word for "not your job"
+        return Refusal("The batch system does not allow this to you.", "ACCESS_DENIED", "", refusal.engine_message)
+    return replace(refusal, field="")
+
+
+def clean(text: str) -> str:
+    """Returns what Slurm said without the names of its programs, as one line that is not long."""
+    lines = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        while (shorter := _NOISE.sub("", stripped)) != stripped:
+            stripped = shorter
+        if stripped and stripped not in lines:
+            lines.append(stripped)
+    return "; ".join(lines)[:_MOST_WORDS]
+
+
+def complaints(text: str, passed_over: re.Pattern[str] = GONE) -> str:
+    """Returns what an error output says of jobs but for the lines that may be passed over; empty: nothing."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("slurm_")]
+    return "\n".join(line for line in lines if not passed_over.search(line))
+
+
+def away(text: str, *, accounting: bool = False) -> str:
+    """Returns a sentence when what was said means that a daemon does not answer, as opposed to one that says no.
+
+    ``accounting``: what was said was said by a program that asks the accounting alone.
+    """
+    if not _AWAY.search(text):
+        return ""
+    if accounting or (_DATABASE.search(text) and "slurm controller" not in text):
+        return "The batch system's accounting does not answer."
+    return "The batch system's controller does not answer."
