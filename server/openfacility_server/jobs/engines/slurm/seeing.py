@@ -1,0 +1,182 @@
+"""How jobs stand on a Slurm cluster: by the queue, by accounting, and as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from openfacility_server.jobs.engines import EngineHealth, EngineJob, EngineUnavailable, JobRef, Observation
+from openfacility_server.jobs.engines.slurm import fields, observing
+from openfacility_server.jobs.engines.slurm.accounting import Accounting
+from openfacility_server.jobs.engines.slurm.afterwards import Afterwards
+from openfacility_server.jobs.engines.slurm.commands import Commands
+from openfacility_server.jobs.engines.slurm.controller import Controller
+from openfacility_server.jobs.engines.slurm.follow import MOST_HINTS, Follower, Progress
+from openfacility_server.jobs.engines.slurm.hints import Hints
+from openfacility_server.jobs.engines.slurm.identity import Identity
+from openfacility_server.jobs.engines.slurm.naming import Index, Naming
+from openfacility_server.jobs.engines.slurm.queue import Look, Queue
+from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record, our_id
+from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
+
+_FEW = 50
+_MANY = 1000
+_BEFORE = timedelta(minutes=1)
+
+
+class Seeing:
+    """Sees the jobs of one cluster. For one event loop."""
+
+    def __init__(self, settings: SlurmSettings, commands: Commands, identity: Identity) -> None:
+        """Nothing is asked yet."""
+        self._settings = settings
+        self._identity = identity
+        self._queue = Queue(commands)
+        self._accounting = Accounting(commands, settings.timeout.total_seconds())
+        self._controller = Controller(commands)
+        self._naming = Naming(identity, self._accounting, settings.external_jobs)
+        self._progress = Progress()
+
+    async def close(self) -> None:
+        """Ends what is being asked."""
+        await self._queue.close()
+        await self._controller.close()
+
+    async def observe(self, refs: Sequence[JobRef]) -> Sequence[Observation]:
+        """Returns how jobs stand after this call; those that are neither in the queue nor have ended are left out.
+
+        Raises EngineUnavailable, also when it takes accounting to tell and that does not answer.
+        """
+        if not refs:
+            return []
+        look = await self._look(refs)
+        chosen = await self._choose(refs, look)
+        rows = {row.native_id: row for rows in chosen.values() for row in rows}
+        seen = {one.native_id: one for one in await self._naming.seen(list(rows.values()), look.time)}
+        found: list[Observation] = []
+        missing: list[JobRef] = []
+        for ref in refs:
+            parts = [seen[row.native_id] for row in chosen[ref.id] if row.native_id in seen]
+            if not parts:
+                missing.append(ref)
+            elif parts[0].job_id == ref.id:
+                found.append(parts[0])
+            else:
+                found.append(observing.of_elements(parts, ref.id, parts[0].native_id.partition("_")[0]))
+        return [*found, *(await self._ended(missing) if missing else ())]
+
+    async def _choose(self, refs: Sequence[JobRef], look: Look) -> dict[str, list[QueueRow]]:
+        """Returns the row of each job, of an array those of its elements, by our ids."""
+        await self._naming.learn(look.rows)
+        many = len(look.rows) > _MANY
+        index = await asyncio.to_thread(Index.of, look.rows) if many else Index.of(look.rows)
+        chosen: dict[str, list[QueueRow]] = {}
+        for ref in refs:
+            row = self._naming.row_of(ref, index)
+            chosen[ref.id] = [row] if row is not None else self._naming.elements_of(ref, index)
+        return chosen
+
+    async def observe_all(self) -> Sequence[Observation]:
+        """Returns how all jobs stand that are in the queue after this call. Raises EngineUnavailable."""
+        look = await self._queue.all()
+        return await self._naming.seen(look.rows, look.time)
+
+    async def find(self, jobs: Sequence[JobRef | EngineJob]) -> Mapping[str, tuple[str, ...]]:
+        """Returns the native ids of all that Slurm has with a job's comment, oldest first; of an array its number. Jobs
+        that it has none of are left out.
+
+        Accounting knows comments of jobs that have ended only, the queue all others. Raises EngineUnavailable.
+        """
+        look = await self._queue.all()
+        found: dict[str, dict[str, int]] = defaultdict(dict)
+        owners = {job.id: job for job in jobs}
+        for row in look.rows:
+            job = owners.get(our_id(row.comment))
+            if job is not None and self._is_owners(row.user, row.submitted, job):
+                found[job.id][row.array] = fields.number(row.submitted)
+        for job_id, record in await self._in_accounting([job for job in jobs if job.id not in found]):
+            found[job_id].setdefault(record.array, fields.number(record.row.submitted))
+        return {job_id: tuple(sorted(numbers, key=lambda n: (numbers[n], int(n)))) for job_id, numbers in found.items()}
+
+    async def follow(self) -> AsyncIterator[Sequence[Observation]]:
+        """Yields what changes, at first all that the queue has; waits while the controller is away."""
+        hints = Hints(self._settings.events, self._settings.controller_log, MOST_HINTS)
+        follower = Follower(
+            self._queue,
+            self._naming,
+            self._controller,
+            Afterwards(self._accounting, self._naming),
+            hints,
+            self._settings.reconcile,
+            self._progress,
+        )
+        async for news in follower.follow():
+            yield news
+
+    async def health(self) -> EngineHealth:
+        """Tells whether the controller answers, within 2 s, and how the following goes."""
+        answer = await self._controller.ping()
+        details = {"jobs_in_queue": str(self._progress.jobs), "hints_seen": str(self._progress.hints)}
+        if self._progress.compared is not None:
+            age = (datetime.now(UTC) - self._progress.compared).total_seconds()
+            details["last_comparison_age_seconds"] = f"{age:.1f}"
+        if answer.serving:
+            with suppress(EngineUnavailable):
+                settings = await self._controller.settings()
+                details["slurm_version"] = settings.get("SLURM_VERSION", "")
+                stores = "job_comment" in settings.get("AccountingStoreFlags", "")
+                details["accounting_stores_comments"] = str(stores and self._accounting.kept).lower()
+        return replace(answer, details=details)
+
+    async def _look(self, refs: Sequence[JobRef]) -> Look:
+        if len(refs) > _FEW or not all(ref.native_id for ref in refs):
+            return await self._queue.all()
+        return await self._queue.some([ref.native_id for ref in refs])
+
+    async def _ended(self, refs: Sequence[JobRef]) -> list[Observation]:
+        """Returns how jobs ended that the queue does not have."""
+        ends = await self._ends(refs)
+        unknown = [ref for ref in refs if ref.id not in ends]
+        if unknown:
+            # Before a job is given up accounting must have been told everything.
+            await self._accounting.catch_up()
+            ends |= await self._ends(unknown)
+        return list(ends.values())
+
+    async def _ends(self, refs: Sequence[JobRef]) -> dict[str, Observation]:
+        known = [ref for ref in refs if ref.native_id]
+        records = await self._accounting.runs({ref.native_id.partition("_")[0] for ref in known})
+        unknown = {ref.id: ref for ref in refs if not ref.native_id}
+        for job_id, record in await self._in_accounting(list(unknown.values())):
+            records.append(record)
+            index = job_id.partition("_")[2]
+            native_id = f"{record.array}_{index}" if index else record.array
+            known.append(replace(unknown[job_id], native_id=native_id))
+        now = datetime.now(UTC)
+        ends = {ref.id: self._naming.end_of(ref, records, now) for ref in known}
+        return {job_id: end for job_id, end in ends.items() if end is not None}
+
+    async def _in_accounting(self, jobs: Sequence[JobRef | EngineJob]) -> list[tuple[str, Record]]:
+        """Returns what accounting has with the jobs' comments, oldest first, each with our id."""
+        by_user: dict[str, dict[str, JobRef | EngineJob]] = defaultdict(dict)
+        for job in jobs:
+            if user := self._identity.account_name(job.owner):
+                by_user[user][job.id] = job
+        found: list[tuple[str, Record]] = []
+        for user, wanted in by_user.items():
+            oldest = min(job.create_time for job in wanted.values())
+            since = max(oldest - _BEFORE, datetime.now(UTC) - self._settings.history)
+            for record in await self._accounting.of_user(user, since):
+                names = {record.our_id, our_id(record.row.comment)} & wanted.keys()
+                submitted = record.row.submitted
+                found += [(name, record) for name in names if self._is_owners(user, submitted, wanted[name])]
+        return found
+
+    def _is_owners(self, user: str, submitted: str, job: JobRef | EngineJob) -> bool:
+        at = fields.time(submitted)
+        recent = at is not None and at >= job.create_time - _BEFORE
+        return recent and self._identity.owner_of(user) == job.owner
