@@ -6,6 +6,7 @@ sbatch, scontrol and scancel print the same texts that slurmrestd puts into ``er
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from openfacility_server.jobs.engines import Refusal
@@ -30,35 +31,47 @@ _AWAY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Case:
+    """``about`` are the options that may be at fault, the likeliest first, or a field of the specification."""
+
     pattern: re.Pattern[str]
     reason: str
-    field: str
+    about: str
     message: str
 
 
-def _case(pattern: str, reason: str, field: str, message: str) -> _Case:
-    return _Case(re.compile(pattern, re.IGNORECASE), reason, field, message)
+def _case(pattern: str, reason: str, about: str, message: str) -> _Case:
+    return _Case(re.compile(pattern, re.IGNORECASE), reason, about, message)
 
 
-def _attribute(name: str) -> str:
-    return f'attributes.custom_attributes["slurm.{name}"]'
-
-
-_QUEUE, _ACCOUNT, _TIME = "attributes.queue_name", "attributes.account", "attributes.duration"
-_RESERVATION = "attributes.reservation_id"
+# Where in a specification the options come from that callers do not give under Slurm's own names.
+_FIELDS = {
+    "account": "attributes.account",
+    "array": "array",
+    "chdir": "directory",
+    "dependency": "dependencies",
+    "gpus-per-task": "resources.gpu_cores_per_process",
+    "mem": "resources.memory",
+    "nodes": "resources.node_count",
+    "partition": "attributes.queue_name",
+    "reservation": "attributes.reservation_id",
+    "resources": "resources",
+    "script": "script",
+    "time": "attributes.duration",
+}
+_GENERIC = "gpus-per-task gres gpus gpus-per-node gpus-per-socket cpus-per-gpu mem-per-gpu licenses"
 # The first that matches: what is special comes before what is general.
 _CASES = (
     # A limit by which a job is refused at once is named in a word of its own, before or after the general text.
     _case(
         r"\b(Assoc|QOS)\w*(Minutes|Billing)\w*|breached requested QOS usage threshold",
         "ALLOCATION_EXHAUSTED",
-        _ACCOUNT,
+        "account",
         "The project has too little of its allocation left for this job.",
     ),
     _case(
         r"\b(Assoc|QOS)\w*WallDuration\w*",
         "OVER_LIMIT",
-        _TIME,
+        "time deadline time-min",
         "The time limit is longer than project or QOS allow: ask for less.",
     ),
     _case(
@@ -76,68 +89,68 @@ _CASES = (
     _case(
         r"Invalid account",
         "BAD_ACCOUNT",
-        _ACCOUNT,
+        "account",
         "The project cannot be charged by you, or not in this queue: name another one.",
     ),
     _case(
         r"Invalid partition|No partition specified|Multiple partition job request",
         "BAD_QUEUE",
-        _QUEUE,
+        "partition",
         "The cluster has no such queue: name one that it has, or leave the field empty.",
     ),
     _case(
         r"Required partition not available|Partition in DOWN state|submissions disabled|presently disabled",
         "QUEUE_CLOSED",
-        _QUEUE,
+        "partition",
         "The queue takes no jobs at present: use another one, or try again later.",
     ),
     _case(
         r"not permitted to use this partition",
         "ACCESS_DENIED",
-        _QUEUE,
+        "partition",
         "You, the project or the QOS may not use this queue: name another one.",
     ),
-    _case(r"Invalid qos", "BAD_QOS", _attribute("qos"), "The QOS does not exist, or the project may not use it."),
+    _case(r"Invalid qos", "BAD_QOS", "qos", "The QOS does not exist, or the project may not use it."),
     _case(
         r"time limit is invalid|Time limit specification|Invalid TimeLimit|Invalid --time specification",
         "BAD_TIME_LIMIT",
-        _TIME,
+        "time deadline time-min",
         "The time limit is missing or longer than the queue or the QOS allows: ask for less.",
     ),
     _case(
         r"Access denied to requested reservation",
         "RESERVATION_DENIED",
-        _RESERVATION,
+        "reservation",
         "The reservation is kept for others: name one that you or the project may use.",
     ),
     _case(
         r"Requested reservation|maintenance reservation",
         "BAD_RESERVATION",
-        _RESERVATION,
+        "reservation",
         "There is no such reservation, or it is not for this job: name another one, or leave the field empty.",
     ),
     _case(
-        r"Memory required|Invalid memory specification",
+        r"Memory required|memory specification",
         "RESOURCES_IMPOSSIBLE",
-        "resources.memory",
+        "mem mem-per-cpu",
         "No node has that much memory: ask for less.",
     ),
     _case(
         r"Node count|Invalid node count",
         "RESOURCES_IMPOSSIBLE",
-        "resources.node_count",
+        "nodes",
         "The queue does not have that many nodes: ask for fewer.",
     ),
     _case(
         r"nodes not in this partition|Invalid node name|Required node not available|nodes are busy",
         "BAD_NODES",
-        _attribute("nodelist"),
+        "nodelist exclude",
         "A node that is named does not exist, or is not in this queue, or cannot be used now.",
     ),
     _case(
         r"\bGRES\b|\(gres\)|\(TRES\)",
         "BAD_GRES",
-        "resources.gpu_cores_per_process",
+        _GENERIC,
         "The cluster does not have the GPUs or other generic resources asked for.",
     ),
     _case(
@@ -150,19 +163,19 @@ _CASES = (
     _case(
         r"feature|constraint",
         "BAD_CONSTRAINT",
-        _attribute("constraint"),
+        "constraint prefer cluster-constraint batch",
         "The cluster has no nodes with these features.",
     ),
     _case(
         r"licen[sc]e",
         "BAD_LICENSES",
-        _attribute("licenses"),
+        "licenses",
         "The cluster does not have these licences, or not so many.",
     ),
     _case(
         r"dependency",
         "BAD_DEPENDENCY",
-        "dependencies",
+        "dependency",
         "The batch system cannot use one of the dependencies: its job may be unknown there by now.",
     ),
     _case(r"job array", "BAD_ARRAY", "array", "The array's indices are more or higher than the cluster allows."),
@@ -172,19 +185,19 @@ _CASES = (
         "script",
         "The batch system does not take this script.",
     ),
-    _case(r"Pathname|work directory", "BAD_DIRECTORY", "directory", "A path is too long, or cannot be used."),
+    _case(r"Pathname|work directory", "BAD_DIRECTORY", "chdir", "A path is too long, or cannot be used."),
     _case(
         r"Invalid user id|User not found|Group ID not found|Invalid group id|Invalid or unknown gid",
         "NO_POSIX_ACCOUNT",
         "",
         "The cluster does not know your account: ask its operators.",
     ),
-    _case(r"deadline", "BAD_ATTRIBUTE", _attribute("deadline"), "The deadline has passed, or is too early."),
+    _case(r"deadline", "BAD_ATTRIBUTE", "deadline", "The deadline has passed, or is too early."),
     _case(
         r"\bInvalid --?[a-zA-Z-]+ |Invalid .*specification|Invalid time specified|parse time|Failure during parsing"
-        r"|Invalid mcs_label|burst buffer|unrecognized option|Invalid priority|Invalid distribution",
+        r"|Invalid mcs_label|burst buffer|unrecognized |Invalid priority|Invalid distribution",
         "BAD_ATTRIBUTE",
-        "attributes.custom_attributes",
+        "",
         "The batch system does not understand one of the attributes.",
     ),
     _case(
@@ -203,20 +216,39 @@ _CASES = (
 )
 # Said of jobs that were asked to end, and have: nothing is wrong.
 GONE = re.compile(r"Invalid job id|already (finished|completing)", re.IGNORECASE)
+_OPTION = re.compile(r"--([a-z][a-z-]*)")
 _NOISE = re.compile(
     r"^(sbatch|scontrol|scancel|srun|allocation failure|slurm_\w+ error)(: error)?: |^Batch job submission failed: ",
     re.IGNORECASE,
 )
 
 
-def refusal_of(text: str, *, default: str = "REFUSED") -> Refusal:
-    """Returns the refusal for what Slurm said; ``default`` is the reason for a text that is not known."""
+def refusal_of(text: str, given: Collection[str] = (), *, default: str = "REFUSED") -> Refusal:
+    """Returns the refusal for what Slurm said.
+
+    ``given`` are the options that were given, by which a fault is told where several could be meant; ``default`` is
+    the reason for a text that is not known.
+    """
     words = clean(text)
     for case in _CASES:
         if case.pattern.search(words):
-            return Refusal(case.message, case.reason, case.field, words)
+            named = _OPTION.findall(words)  # sbatch names what it cannot read
+            return Refusal(case.message, case.reason, _field([*named, *case.about.split()], given), words)
     message = f"The batch system refused: {words}" if words else "The batch system refused, without a reason."
     return Refusal(message, default, "", words)
+
+
+def field_of(option: str) -> str:
+    """Returns where in a specification an option comes from."""
+    return _FIELDS.get(option, f'attributes.custom_attributes["slurm.{option}"]')
+
+
+def _field(about: Sequence[str], given: Collection[str]) -> str:
+    for option in about:
+        if option in given:
+            return field_of(option)
+    # Of what was not given only the fields that have a default can be meant.
+    return next((_FIELDS[option] for option in about if option in _FIELDS), "")
 
 
 def refused_update(text: str) -> Refusal:

@@ -14,7 +14,7 @@ import httpx
 from openfacility_server.jobs.engines import EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm import options
 from openfacility_server.jobs.engines.slurm.description import Description
-from openfacility_server.jobs.engines.slurm.errors import away, refusal_of
+from openfacility_server.jobs.engines.slurm.errors import away, field_of, refusal_of
 from openfacility_server.jobs.engines.slurm.options import Dialect
 from openfacility_server.jobs.engines.slurm.script import JOB_PATH
 from openfacility_server.jobs.engines.slurm.settings import RestSettings, SlurmSettings
@@ -33,6 +33,7 @@ _OFFERED = re.compile(r"\\?/slurm\\?/(v\d+\.\d+\.\d+)\\?/job\\?/submit")
 # Numbers of what is no answer about the job: an unspecified error is what a token that is not accepted gives.
 _UNSPECIFIED = -1
 _CONTROLLER = range(1800, 1900)
+_KEY = re.compile(r'process key "(\w+)"')
 _HELD = 2042  # said of a job that was submitted on hold, as was asked
 
 
@@ -83,7 +84,7 @@ class Rest:
         number = answer.document.get("job_id")
         if isinstance(number, int) and number > 0:
             return str(number)
-        return _refused(answer)
+        return _refused(answer, description.options)
 
     async def _submit(self, user: str, description: Description) -> _Answer | Refusal:
         version = await self._negotiated(user)
@@ -167,7 +168,7 @@ def _error(item: dict[str, Any]) -> tuple[int, str]:
     return (number if isinstance(number, int) else 0), text
 
 
-def _refused(answer: _Answer) -> Refusal:
+def _refused(answer: _Answer, given: Mapping[str, options.Value]) -> Refusal:
     """Returns the refusal in an answer without a job. Raises EngineUnavailable when it is none."""
     errors = [(number, text) for number, text in answer.errors if number != _HELD]
     words = "\n".join(text for _, text in errors)
@@ -179,7 +180,22 @@ def _refused(answer: _Answer) -> Refusal:
     # An unspecified error in an answer that does not find fault with the request.
     if not errors or (numbers == {_UNSPECIFIED} and answer.status != httpx.codes.BAD_REQUEST):
         raise EngineUnavailable("The batch system's REST service does not do what it is asked, and does not say why.")
-    refusal = refusal_of(words)
-    if refusal.reason == "REFUSED" and answer.status == httpx.codes.BAD_REQUEST:
-        return replace(refusal, reason="BAD_ATTRIBUTE")
-    return refusal
+    if answer.status == httpx.codes.BAD_REQUEST:
+        return _misread(words, given)
+    return refusal_of(words, given)
+
+
+def _misread(words: str, given: Mapping[str, options.Value]) -> Refusal:
+    """Returns the refusal for a request in which a value is not one that slurmrestd can read.
+
+    It names the key, but for generic resources that the cluster does not have.
+    """
+    key = _KEY.search(words)
+    refusal = refusal_of(words, given)
+    if key is None:
+        generic = [name for name in given if name.startswith(("gres", "gpus", "cpus-per-gpu", "mem-per-gpu"))]
+        return replace(refusal_of("Invalid gres", given), engine_message=refusal.engine_message) if generic else refusal
+    named = [name for name, value in given.items() if key[1] in (options.fields(name, value, Dialect.OLD) or {})]
+    at = field_of(named[0]) if named else ""
+    reason = "BAD_ATTRIBUTE" if refusal.reason == "REFUSED" else refusal.reason
+    return replace(refusal, reason=reason, field=at)
