@@ -17,7 +17,7 @@ from openfacility_server.jobs.engines.slurm.afterwards import Afterwards
 from openfacility_server.jobs.engines.slurm.controller import Controller
 from openfacility_server.jobs.engines.slurm.hints import Hints
 from openfacility_server.jobs.engines.slurm.naming import Naming
-from openfacility_server.jobs.engines.slurm.queue import Look, Queue
+from openfacility_server.jobs.engines.slurm.queue import Look, Queue, beside
 from openfacility_server.jobs.engines.slurm.rows import QueueRow
 
 _log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ MOST_HINTS = 300
 _CLEANING_SECONDS = 0.025
 _MOST_CLEANING_SECONDS = 5.0
 _AWAY_SECONDS = 0.5
+_OTHERS_TURN = 100
+_QUICK_SECONDS = 0.1
+_MOST_REST_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -122,8 +125,7 @@ class Follower:
             return await self._compare()
         began = time.monotonic()
         look = await self.queue.some(sorted(ids))
-        # Slurm does other work at least half of the time, however much it has to tell.
-        self._look_at = time.monotonic() + (time.monotonic() - began)
+        self._rest_after(began)
         present = {row.native_id for row in look.rows}
         for native_id in ids - present:
             self._gone(native_id)
@@ -134,25 +136,32 @@ class Follower:
         self.hints.take()  # answered with everything else
         began = time.monotonic()
         look = await self.queue.all()
-        ended = time.monotonic()
-        self._compare_at = ended + self.reconcile.total_seconds()
-        self._look_at = ended + min(ended - began, 1.0)
+        self._compare_at = time.monotonic() + self.reconcile.total_seconds()
+        self._rest_after(began)
         present = {row.native_id for row in look.rows}
         for native_id in self._known.keys() - present:
             self._gone(native_id)
         news = await self._take(look)
-        self.naming.forget(look.rows)
+        await self.naming.forget(look.rows)
         self.progress.compared, self.progress.jobs = look.time, len(look.rows)
         return news
 
+    def _rest_after(self, began: float) -> None:
+        """Leaves Slurm half of the time for its other work, where it has so much to tell that this matters."""
+        now = time.monotonic()
+        took = now - began
+        self._look_at = now + min(took, _MOST_REST_SECONDS) if took > _QUICK_SECONDS else now
+
     async def _take(self, look: Look) -> list[Observation]:
         """Returns what is new in a look at the queue, and remembers it."""
-        changed = [row for row in look.rows if self._changed(row)]
+        changed = await beside(look.rows, self._changed_of)
         if not changed:
             return []
         rows = {row.native_id: row for row in changed}
         news: list[Observation] = []
-        for seen in await self.naming.seen(changed, look.time):
+        for place, seen in enumerate(await self.naming.seen(changed, look.time)):
+            if place % _OTHERS_TURN == 0:
+                await asyncio.sleep(0)
             row = rows.get(seen.native_id)
             if row is None:  # an array as a whole, before its elements
                 if any(one.native_id not in self._known for one in changed if one.array == seen.native_id):
@@ -160,6 +169,9 @@ class Follower:
             elif self._is_news(row, seen):
                 news.append(seen)
         return news
+
+    def _changed_of(self, rows: Sequence[QueueRow]) -> list[QueueRow]:
+        return [row for row in rows if self._changed(row)]
 
     def _changed(self, row: QueueRow) -> bool:
         if not self.naming.concerns(row):

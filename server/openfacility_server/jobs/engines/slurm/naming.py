@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 from openfacility_server.jobs.engines import EngineUnavailable, JobRef, Observation
 from openfacility_server.jobs.engines.slurm import fields, observing, states
 from openfacility_server.jobs.engines.slurm.accounting import Accounting
+from openfacility_server.jobs.engines.slurm.queue import beside
 from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record, our_id
 
 # The controller's clock and ours.
@@ -21,7 +23,6 @@ _ROUNDED = timedelta(seconds=2)
 _EXTERNAL = re.compile(r"s(\d+)t([0-9a-z]+)(?:_(\d+))?")
 # A run that ended so may be followed by another one of the same job.
 _AGAIN = (states.REQUEUED, "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
-_LONG = 300
 _MOST_ENDINGS = 400
 _ENDINGS_SECONDS = 0.3
 _ENDINGS_AGAIN_SECONDS = 0.03
@@ -62,9 +63,7 @@ class Naming:
         """Returns observations of jobs in the queue; an array that came around us before its elements."""
         await self.learn(rows)
         await self._learn_endings(rows)
-        if len(rows) > _LONG:
-            return await asyncio.to_thread(self._observe, rows, now)
-        return self._observe(rows, now)
+        return await beside(rows, partial(self._observe, now=now))
 
     def concerns(self, row: QueueRow) -> bool:
         """Whether a job may be anybody's here."""
@@ -75,14 +74,13 @@ class Naming:
         index = row.task if row.is_element else ""
         return row.our_id or observing.external_id(row.array, self._origin(row), index)
 
-    def forget(self, present: Iterable[QueueRow]) -> None:
+    async def forget(self, present: Sequence[QueueRow]) -> None:
         """Drops what was remembered of jobs that are not in the queue any more."""
-        rows = list(present)
-        keys, numbers = {key_of(row) for row in rows}, {row.array for row in rows}
+        keys, numbers = await beside(present, lambda rows: ({key_of(row) for row in rows}, {row.array for row in rows}))
         self._endings = {key: record for key, record in self._endings.items() if key in keys}
         self._origins = {number: origin for number, origin in self._origins.items() if number in numbers}
 
-    def _observe(self, rows: Sequence[QueueRow], now: datetime) -> list[Observation]:
+    def _observe(self, rows: Sequence[QueueRow], *, now: datetime) -> list[Observation]:
         arrays: dict[str, list[QueueRow]] = defaultdict(list)
         found: list[Observation] = []
         for row in rows:
@@ -113,12 +111,7 @@ class Naming:
         last time that they came into the queue."""
         if not self._external_jobs:
             return
-        again: dict[str, QueueRow] = {}
-        for row in rows:
-            if not row.our_id and _first_run(row):
-                self._origins[row.array] = fields.number(row.submitted), row.user
-            elif not row.our_id:
-                again[row.array] = row
+        again = await beside(rows, self._learn_first_runs)
         unknown = [row for row in again.values() if not self._origin(row)]
         if not unknown:
             return
@@ -128,6 +121,16 @@ class Naming:
             return  # they are passed over until it is known which they are
         for row in unknown:
             self._origins[row.array] = _first_submitted(records, row), row.user
+
+    def _learn_first_runs(self, rows: Sequence[QueueRow]) -> dict[str, QueueRow]:
+        """Returns those of the jobs from outside that have been put back, by their numbers."""
+        again: dict[str, QueueRow] = {}
+        for row in rows:
+            if not row.our_id and _first_run(row):
+                self._origins[row.array] = fields.number(row.submitted), row.user
+            elif not row.our_id:
+                again[row.array] = row
+        return again
 
     async def _learn_endings(self, rows: Sequence[QueueRow]) -> None:
         """Finds out who canceled jobs, and how those ended whose nodes are being cleaned up, where that is quick."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from openfacility_server.jobs.engines import EngineUnavailable
 from openfacility_server.jobs.engines.slurm import fields
@@ -16,8 +17,13 @@ from openfacility_server.jobs.engines.slurm.rows import COLUMNS, QueueRow, queue
 
 _log = logging.getLogger(__name__)
 
-# Longer answers are taken apart in a thread, so that nobody else waits for it.
-_LONG = 200_000
+# What would keep everybody else waiting is done in a thread.
+_LONG = 100_000
+_MANY = 300
+# So many jobs are asked for one by one in a queue of at least this size.
+_SINGLY = 3
+_LARGE = 500
+_T = TypeVar("_T")
 _NATIVE_ID = re.compile(r"\d{1,10}(_\d{1,9})?")
 
 
@@ -37,6 +43,7 @@ class Queue:
         self._commands = commands
         self._running: asyncio.Task[Look] | None = None
         self._next: asyncio.Task[Look] | None = None
+        self._size = 0
 
     async def all(self) -> Look:
         """Returns the whole queue as it is after this call. All who ask while a look goes on share the next one.
@@ -52,10 +59,17 @@ class Queue:
     async def some(self, native_ids: Sequence[str]) -> Look:
         """Returns some jobs, of an array's number all its elements. Those that are not known are left out.
 
-        One costs the controller little, several as much as all. Raises EngineUnavailable.
+        Raises EngineUnavailable.
         """
         ids = [native_id for native_id in native_ids if _NATIVE_ID.fullmatch(native_id)]
-        return await self._ask("-j", ",".join(ids)) if ids else Look(datetime.now(UTC), ())
+        if not ids:
+            return Look(datetime.now(UTC), ())
+        # Asked for one job the controller sends that one, asked for several it sends all of its queue.
+        if self._size < _LARGE or len(ids) > _SINGLY:
+            return await self._ask("-j", ",".join(ids))
+        looks = await asyncio.gather(*(self._ask("-j", native_id) for native_id in ids))
+        rows = {(row.number, row.task): row for look in looks for row in look.rows}
+        return Look(min(look.time for look in looks), list(rows.values()))
 
     async def close(self) -> None:
         """Ends what is being asked."""
@@ -68,7 +82,9 @@ class Queue:
         if before is not None:
             await asyncio.wait([before])
         self._running, self._next = self._next, None
-        return await self._ask()
+        look = await self._ask()
+        self._size = len(look.rows)
+        return look
 
     async def _ask(self, *which: str) -> Look:
         separator = fields.separator()
@@ -81,6 +97,11 @@ class Queue:
         if len(result.out) > _LONG:
             return Look(time, await asyncio.to_thread(queue_rows, result.out, separator))
         return Look(time, queue_rows(result.out, separator))
+
+
+async def beside(rows: Sequence[QueueRow], work: Callable[[Sequence[QueueRow]], _T]) -> _T:
+    """Does something with rows; with many of them, beside the event loop."""
+    return await asyncio.to_thread(work, rows) if len(rows) > _MANY else work(rows)
 
 
 def _look_whether_unknown(result: Result) -> None:

@@ -19,12 +19,11 @@ from openfacility_server.jobs.engines.slurm.follow import MOST_HINTS, Follower, 
 from openfacility_server.jobs.engines.slurm.hints import Hints
 from openfacility_server.jobs.engines.slurm.identity import Identity
 from openfacility_server.jobs.engines.slurm.naming import Index, Naming
-from openfacility_server.jobs.engines.slurm.queue import Look, Queue
+from openfacility_server.jobs.engines.slurm.queue import Look, Queue, beside
 from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record, our_id
 from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 
 _FEW = 50
-_MANY = 1000
 _BEFORE = timedelta(minutes=1)
 
 
@@ -40,6 +39,8 @@ class Seeing:
         self._controller = Controller(commands)
         self._naming = Naming(identity, self._accounting, settings.external_jobs)
         self._progress = Progress()
+        # Those who share a look share what is made of it.
+        self._all: tuple[Look, asyncio.Task[list[Observation]]] | None = None
 
     async def close(self) -> None:
         """Ends what is being asked."""
@@ -69,11 +70,17 @@ class Seeing:
                 found.append(observing.of_elements(parts, ref.id, parts[0].native_id.partition("_")[0]))
         return [*found, *(await self._ended(missing) if missing else ())]
 
+    async def standing(self, refs: Sequence[JobRef]) -> Mapping[str, Sequence[QueueRow]]:
+        """Returns the rows that jobs have in the queue after this call, of an array those of its elements, by our ids.
+
+        Raises EngineUnavailable.
+        """
+        return await self._choose(refs, await self._look(refs)) if refs else {}
+
     async def _choose(self, refs: Sequence[JobRef], look: Look) -> dict[str, list[QueueRow]]:
         """Returns the row of each job, of an array those of its elements, by our ids."""
         await self._naming.learn(look.rows)
-        many = len(look.rows) > _MANY
-        index = await asyncio.to_thread(Index.of, look.rows) if many else Index.of(look.rows)
+        index = await beside(look.rows, Index.of)
         chosen: dict[str, list[QueueRow]] = {}
         for ref in refs:
             row = self._naming.row_of(ref, index)
@@ -83,7 +90,14 @@ class Seeing:
     async def observe_all(self) -> Sequence[Observation]:
         """Returns how all jobs stand that are in the queue after this call. Raises EngineUnavailable."""
         look = await self._queue.all()
-        return await self._naming.seen(look.rows, look.time)
+        if self._all is None or self._all[0] is not look:
+            self._all = look, asyncio.create_task(self._naming.seen(look.rows, look.time))
+            self._all[1].add_done_callback(self._drop_all)
+        return await asyncio.shield(self._all[1])
+
+    def _drop_all(self, done: asyncio.Task[list[Observation]]) -> None:
+        if self._all is not None and self._all[1] is done:
+            self._all = None
 
     async def find(self, jobs: Sequence[JobRef | EngineJob]) -> Mapping[str, tuple[str, ...]]:
         """Returns the native ids of all that Slurm has with a job's comment, oldest first; of an array its number. Jobs
