@@ -14,7 +14,7 @@ from openfacility_server import __main__ as command
 from openfacility_server import config as configuration
 from openfacility_server import demo, yamlfile
 from openfacility_server.config import Config, ConfigError
-from openfacility_server.status import description
+from openfacility_server.status import description, entries
 from openfacility_server.status.graph import Graph
 from openfacility_server.status.probes import (
     DatabaseTarget,
@@ -84,7 +84,7 @@ def test_example_shows_every_key() -> None:
                 found |= {name} | keys(field.annotation)
         return found.union(*map(keys, get_args(annotation)))
 
-    for key in keys(description.File):
+    for key in keys(entries.File):
         assert re.search(rf"(?m)(?:^|[{{ ,-]){key}:", text), f"{key} is shown nowhere"
 
 
@@ -124,8 +124,27 @@ resources:
     assert found.resource_of_jobs("other") is None
 
 
+def test_parts_of_a_cluster() -> None:
+    found = _parse(
+        _resources(
+            "  - {id: a, probe: {kind: jobs, resource: local, queue: gpu}}",
+            "  - {id: b, probe: {kind: jobs, resource: local, ignore_queues: [old], nodes_out_percent: 2.5}}",
+            '  - {id: c, probe: {kind: jobs, resource: local, nodes: ["n[1-4]", "login*"]}}',
+        )
+    )
+    targets = [
+        JobsTarget("local", "gpu"),
+        JobsTarget("local", ignore_queues=("old",), nodes_out_percent=2.5),
+        JobsTarget("local", nodes=("n[1-4]", "login*")),
+    ]
+    assert [probe.target for probe in found.probes] == targets
+    assert found.tied("local") == list(zip("abc", targets, strict=True))
+    # A part does not stand for the whole.
+    assert found.resource_of_jobs("local") == "b"
+
+
 def test_type_words_are_their_own_urns() -> None:
-    for word, urn in description.TYPES.items():
+    for word, urn in entries.TYPES.items():
         (resource,) = _parse(_resources(f"  - {{id: x, type: {word}}}")).resources
         assert (resource.resource_type, resource.type_word) == (urn, word)
 
@@ -195,6 +214,12 @@ WRONG = [
     (_resources("  - id: x", "    labels:", "      k: 1"), 5, "resources.0.labels.k", "valid string"),
     (_resources("  - id: x", "    probe: {resource: local}"), 4, "resources.0.probe", "needs kind"),
     (_resources("  - id: x", "    probe: {kind: ping}"), 4, "resources.0.probe", "'jobs'"),
+    (
+        _resources("  - id: x", "    probe:", "      kind: jobs", "      resource: local", "      nodes: ['n[1']"),
+        7,
+        "resources.0.probe.nodes.0",
+        "brackets",
+    ),
     (
         _resources("  - id: x", "    probe:", "      kind: jobs", "      resource: big"),
         6,

@@ -78,7 +78,8 @@ class World:
     async def operator_changes(self, incident: Incident, **values: Any) -> None:
         def change(tx: Any) -> None:
             self.store.put_incident(tx, replace(incident, revision=tx.revision(), **values), incident)
-            self.store.audit(tx, f"{incident.id}-{incident.revision}", self.now, ("olga", "x", ""), incident.id, "changed")
+            key = f"{incident.id}-{incident.revision}"
+            self.store.audit(tx, key, self.now, ("olga", "x", ""), incident.id, "changed")
 
         await self.storage.write(change)
 
