@@ -84,7 +84,7 @@ def test_a_cluster_that_works() -> None:
         ([MAINTENANCE, DOWN], Status.DOWN, "1 of 2 nodes are down: n2 (fan swap)"),
         ([MAINTENANCE, IDLE], Status.UP, ""),
         ([MAINTENANCE, MAINTENANCE], Status.UP, ""),
-        ([], Status.DOWN, "has no nodes"),
+        ([], Status.UP, ""),
     ],
 )
 def test_nodes_that_are_out(states: list[NodeState], status: Status, reason: str) -> None:
@@ -221,6 +221,7 @@ def test_a_storm_of_outages_is_bounded() -> None:
     [
         ("idle", IDLE),
         ("IDLE+CLOUD+POWERED_DOWN", IDLE),
+        ("allocated+cloud+powering_up+not_responding", NodeState.ALLOCATED),
         ("mixed+planned", NodeState.MIXED),
         ("allocated+completing", NodeState.ALLOCATED),
         ("idle+drain", DRAINED),

@@ -53,6 +53,9 @@ def _wanted(nodes: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
 
 def judge(view: ClusterView, target: JobsTarget) -> Finding:
     """Returns how a compute resource, or the part of it that a target names, is."""
+    if target.whole and not view.nodes:
+        # It may not show them to this server; that jobs wait for ever is nothing that is known.
+        return Finding(Status.UP)
     nodes = selected(view, target)
     queues = _queues(view, target, nodes)
     capacity = Capacity(_counts(nodes), tuple(queues[:_MOST_QUEUES]), view.time)

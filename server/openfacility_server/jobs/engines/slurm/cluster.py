@@ -144,6 +144,9 @@ def read_nodes(text: str, now: datetime) -> ClusterView:
 def node_state(complete: str) -> NodeState:
     """Returns the state for Slurm's complete one: a base state and flags, such as ``mixed+drain+not_responding``."""
     base, *flags = complete.lower().split("+")
+    if any(flag.startswith("power") for flag in flags):
+        # It is switched off to save power, or on its way: it does not have to answer.
+        flags = [flag for flag in flags if flag != "not_responding"]
     found = [_BASES.get(base, NodeState.UNKNOWN), *(_FLAGS[flag] for flag in flags if flag in _FLAGS)]
     return max(found, key=_ORDER.index)
 
