@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from openfacility_server.jobs.engines import EngineError, EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm.accounts import Account, Accounts
-from openfacility_server.jobs.engines.slurm.errors import away
+from openfacility_server.jobs.engines.slurm.errors import NotReachedError, away
 from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -64,11 +64,15 @@ class Commands:
         async with self._room:
             result = await _run(command, environment, stdin, limit)
         if result.code != 0:
-            if text := away(result.err, accounting=argv[0] in _OF_ACCOUNTING):
-                raise EngineUnavailable(text)
+            if error := away(result.err, accounting=argv[0] in _OF_ACCOUNTING):
+                raise error
             if result.err.startswith("sudo:"):
                 raise cannot_act_as_user()
         return result
+
+    def can_be(self, account: Account) -> bool:
+        """Whether commands can be run as an account."""
+        return os.geteuid() in (0, account.uid) or self._settings.sudo
 
     async def prepared(
         self, argv: Sequence[str], user: str | None, env: Mapping[str, str]
@@ -136,7 +140,7 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: by
         )
     except OSError as error:
         text = f"The server cannot run {command[0]}: {error.strerror or 'failure'}."
-        raise EngineUnavailable(text) from error
+        raise NotReachedError(text) from error
     try:
         async with asyncio.timeout(limit):
             out, err, _ = await asyncio.gather(

@@ -41,7 +41,7 @@ def describe(job: EngineJob, account: Account, settings: SlurmSettings) -> Descr
     spec = job.spec
     directory = spec.directory or account.home
     options: dict[str, Value] = {
-        "job-name": spec.name or _default_name(spec),
+        "job-name": job_name(spec),
         "comment": COMMENT + job.id,
         "chdir": directory,
         **_files(job, directory),
@@ -58,13 +58,14 @@ def describe(job: EngineJob, account: Account, settings: SlurmSettings) -> Descr
     return Description(batch_script(job.id, spec, account, directory, settings), options)
 
 
-def _default_name(spec: JobSpec) -> str:
-    return posixpath.basename(spec.executable or spec.script_path) or "job"
+def job_name(spec: JobSpec) -> str:
+    """Returns a job's name for Slurm, which has no jobs without one."""
+    return spec.name or posixpath.basename(spec.executable or spec.script_path) or "job"
 
 
 def _files(job: EngineJob, directory: str) -> dict[str, Value]:
     spec = job.spec
-    stdout, stderr = output_patterns(job.id, spec, directory)
+    stdout, stderr = output_patterns(job.id, spec, directory, in_array=spec.array is not None)
     files: dict[str, Value] = {
         "input": _escaped(posixpath.join(directory, spec.stdin_path)) if spec.stdin_path else "/dev/null",
         "output": stdout,
@@ -75,10 +76,9 @@ def _files(job: EngineJob, directory: str) -> dict[str, Value]:
     return files
 
 
-def output_patterns(job_id: str, spec: JobSpec, directory: str) -> tuple[str, str]:
-    """Returns where standard output and error go, with Slurm's replacement symbols."""
-    element = "_%a" if spec.array is not None else ""
-    own = f"openfacility-{job_id}{element}"
+def output_patterns(job_id: str, spec: JobSpec, directory: str, *, in_array: bool) -> tuple[str, str]:
+    """Returns where standard output and error go, with Slurm's replacement symbols; of an array for its id."""
+    own = f"openfacility-{job_id}{'_%a' if in_array else ''}"
     return _pattern(spec.stdout_path, f"{own}.out", directory), _pattern(spec.stderr_path, f"{own}.err", directory)
 
 

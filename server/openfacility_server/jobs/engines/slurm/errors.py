@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from openfacility_server.jobs.engines import Refusal
+from openfacility_server.jobs.engines import EngineUnavailable, Refusal
 
 _MOST_WORDS = 1000
 # What the commands print when no daemon answers them, as opposed to one that says no.
@@ -27,6 +27,7 @@ _AWAY = re.compile(
     r"|Communication connection failure",
     re.IGNORECASE,
 )
+_NOT_REACHED = re.compile(r"\(connect failure\)|Connection refused|standby mode", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,13 +278,18 @@ def complaints(text: str, passed_over: re.Pattern[str] = GONE) -> str:
     return "\n".join(line for line in lines if not passed_over.search(line))
 
 
-def away(text: str, *, accounting: bool = False) -> str:
-    """Returns a sentence when what was said means that a daemon does not answer, as opposed to one that says no.
+class NotReachedError(EngineUnavailable):
+    """The batch system does not answer, and what it was to be told has not reached it."""
+
+
+def away(text: str, *, accounting: bool = False) -> EngineUnavailable | None:
+    """Returns an error when what was said means that a daemon does not answer, as opposed to one that says no.
 
     ``accounting``: what was said was said by a program that asks the accounting alone.
     """
     if not _AWAY.search(text):
-        return ""
+        return None
     if accounting or (_DATABASE.search(text) and "slurm controller" not in text):
-        return "The batch system's accounting does not answer."
-    return "The batch system's controller does not answer."
+        return EngineUnavailable("The batch system's accounting does not answer.")
+    sentence = "The batch system's controller does not answer."
+    return NotReachedError(sentence) if _NOT_REACHED.search(text) else EngineUnavailable(sentence)

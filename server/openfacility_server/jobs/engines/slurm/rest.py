@@ -14,7 +14,7 @@ import httpx
 from openfacility_server.jobs.engines import EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm import options
 from openfacility_server.jobs.engines.slurm.description import Description
-from openfacility_server.jobs.engines.slurm.errors import away, field_of, refusal_of
+from openfacility_server.jobs.engines.slurm.errors import NotReachedError, away, field_of, refusal_of
 from openfacility_server.jobs.engines.slurm.options import Dialect
 from openfacility_server.jobs.engines.slurm.script import JOB_PATH
 from openfacility_server.jobs.engines.slurm.settings import RestSettings, SlurmSettings
@@ -141,6 +141,8 @@ class Rest:
         except (TimeoutError, httpx.TimeoutException):
             text = f"The batch system's REST service did not answer within {self._timeout:g} s."
             raise EngineUnavailable(text) from None
+        except httpx.ConnectError as error:
+            raise NotReachedError("The batch system's REST service does not answer.") from error
         except (httpx.HTTPError, OSError) as error:
             raise EngineUnavailable("The batch system's REST service does not answer.") from error
 
@@ -173,8 +175,8 @@ def _refused(answer: _Answer, given: Mapping[str, options.Value]) -> Refusal:
     errors = [(number, text) for number, text in answer.errors if number != _HELD]
     words = "\n".join(text for _, text in errors)
     numbers = {number for number, _ in errors}
-    if text := away(words):
-        raise EngineUnavailable(text)
+    if error := away(words):
+        raise error
     if any(number in _CONTROLLER for number in numbers):
         raise EngineUnavailable("The batch system's controller does not answer.")
     # An unspecified error in an answer that does not find fault with the request.

@@ -20,12 +20,24 @@ from openfacility_server.jobs.model import Container, JobSpec, ResourceSpec
 JOB_PATH = "/usr/local/bin:/usr/bin:/bin"
 # One argument of a program may have 128 KiB.
 MOST_FOR_LAUNCHERS = 120 * 1024
+_COUNTS = {
+    "process_count": '"$of_processes"',
+    "node_count": '"$of_nodes"',
+    "processes_per_node": '"$(((of_processes + of_nodes - 1) / of_nodes))"',
+    "cpu_cores_per_process": '"$of_cores"',
+}
 _SAVE = (
     'of_script=$(mktemp "${{TMPDIR:-/tmp}}/openfacility.XXXXXXXX") && printf %s {text} >"$of_script"'
     ' && exec 9<"$of_script" && rm -f -- "$of_script"'
 )
 _INDEXED = 'OPENFACILITY_PROCESS_INDEX=$SLURM_PROCID; export OPENFACILITY_PROCESS_INDEX; exec "$0" "$@"'
 _CAUGHT = "HUP INT QUIT USR1 USR2 ALRM TERM"
+
+
+class Quoted(str):
+    """A word as the shell has to read it, which `quote` leaves alone."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +61,14 @@ def needs_of(resources: ResourceSpec) -> Needs:
 def batch_script(job_id: str, spec: JobSpec, account: Account, directory: str, settings: SlurmSettings) -> str:
     """Returns the batch script of a job or, where ``spec.array`` is set, of an array's elements."""
     variables = _variables(job_id, spec, account, settings)
+    needs = needs_of(spec.resources)
     lines = [
         "#!/bin/sh",
         "of_cr=$(printf '\\r')",
+        # Not as submitted but as it is: what a job needs can be changed until it starts.
+        f"of_processes=${{SLURM_NTASKS:-{needs.processes}}}",
+        f"of_nodes=${{SLURM_JOB_NUM_NODES:-{needs.nodes}}}",
+        f"of_cores=${{SLURM_CPUS_PER_TASK:-{needs.cores}}}",
         'of_fail() { echo "openfacility: $1" >&2; exit 126; }',
         f'of_run() {{ exec /usr/bin/env {" ".join(variables)} "$@"; }}',
         f'cd {quote(directory)} || of_fail "the working directory cannot be entered"',
@@ -85,13 +102,9 @@ def _variables(job_id: str, spec: JobSpec, account: Account, settings: SlurmSett
         values |= {"HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
         values |= settings.environment
     values |= spec.environment
-    needs = needs_of(spec.resources)
-    values |= {
-        "OPENFACILITY_RESOURCE_ID": settings.resource_id,
-        "OPENFACILITY_CORES": str(needs.processes * needs.cores),
-        "OPENFACILITY_PROCESS_INDEX": "0",
-    }
+    values |= {"OPENFACILITY_RESOURCE_ID": settings.resource_id, "OPENFACILITY_PROCESS_INDEX": "0"}
     words = [quote(f"{name}={value}") for name, value in values.items()]
+    words.append("OPENFACILITY_CORES=$((of_processes * of_cores))")
     if spec.array is None:
         return [*words, f"OPENFACILITY_JOB_ID={job_id}"]
     return [
@@ -127,34 +140,26 @@ def interpreter_of(script: str) -> list[str]:
 
 def launcher_words(spec: JobSpec, settings: SlurmSettings) -> list[str]:
     """Returns what starts the processes: nothing for ``single``. Raises KeyError for one that is not configured."""
-    needs = needs_of(spec.resources)
     if spec.launcher in settings.launchers:
-        values = {
-            "process_count": needs.processes,
-            "node_count": needs.nodes,
-            "processes_per_node": needs.per_node or -(-needs.processes // needs.nodes),
-            "cpu_cores_per_process": needs.cores,
-            "gpu_cores_per_process": needs.gpus,
-        }
-        return [_filled(word, values) for word in shlex.split(settings.launchers[spec.launcher])]
+        return [_filled(word, _COUNTS) for word in shlex.split(settings.launchers[spec.launcher])]
     match spec.launcher:
         case "" | "single":
             return []
         case "srun":
-            return _srun(needs)
+            return _srun(spec.resources)
         case "multiple":
-            return [*_srun(needs), "/bin/sh", "-c", _INDEXED]
+            return [*_srun(spec.resources), "/bin/sh", "-c", _INDEXED]
     raise KeyError(spec.launcher)
 
 
-def _srun(needs: Needs) -> list[str]:
+def _srun(resources: ResourceSpec) -> list[str]:
     # Said in full: what the allocation was made with does not reach srun in all versions, nor by REST.
-    words = ["srun", f"--ntasks={needs.processes}", f"--nodes={needs.nodes}", f"--cpus-per-task={needs.cores}"]
-    if needs.per_node:
-        words.append(f"--ntasks-per-node={needs.per_node}")
-    if needs.gpus:
-        words.append(f"--gpus-per-task={needs.gpus}")
-    return words
+    words = ["srun", "--ntasks={process_count}", "--nodes={node_count}", "--cpus-per-task={cpu_cores_per_process}"]
+    if resources.processes_per_node:
+        words.append("--ntasks-per-node={processes_per_node}")
+    if resources.gpu_cores_per_process:
+        words.append(f"--gpus-per-task={resources.gpu_cores_per_process}")
+    return [_filled(word, _COUNTS) for word in words]
 
 
 def container_words(container: Container, template: str) -> list[str]:
@@ -167,12 +172,16 @@ def container_words(container: Container, template: str) -> list[str]:
         if word == "{mounts}":
             words += binds
         else:
-            words.append(_filled(word, {"image": container.image}))
+            words.append(_filled(word, {"image": quote(container.image)}))
     return words
 
 
-def _filled(word: str, values: Mapping[str, object]) -> str:
-    return re.sub(r"\{([a-z_]+)\}", lambda found: str(values.get(found[1], found[0])), word)
+def _filled(word: str, values: Mapping[str, str]) -> Quoted:
+    """Returns a word for the shell with the values, which are words of it already, in the place of their names."""
+    parts = re.split(r"\{([a-z_]+)\}", word)
+    texts = [quote(part) if part else "" for part in parts[::2]]
+    names = [values.get(name, quote(f"{{{name}}}")) for name in parts[1::2]]
+    return Quoted("".join(text + name for text, name in zip(texts, [*names, ""], strict=True)))
 
 
 def _command(words: Sequence[str]) -> str:
@@ -188,4 +197,6 @@ def _quoted(words: Iterable[str]) -> str:
 
 def quote(word: str) -> str:
     """Quotes a word for the shell. Carriage returns are not in the text: sbatch refuses scripts that have any."""
+    if isinstance(word, Quoted):
+        return word
     return shlex.quote(word).replace("\r", "'\"$of_cr\"'")

@@ -1,0 +1,187 @@
+"""Handing jobs over, each exactly once.
+
+Slurm takes the same job twice if it is told twice, and what was sent to a controller that hangs may be worked off long
+after nobody waits any more. So our id goes with every job as its comment; where it is not certain that a job was not
+taken, it is looked for by that first, once what was sent before cannot arrive any more; and of two jobs that have the
+same id in the end, the later is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, Refusal
+from openfacility_server.jobs.engines.slurm.accounts import Account
+from openfacility_server.jobs.engines.slurm.commands import Commands
+from openfacility_server.jobs.engines.slurm.description import Description, describe
+from openfacility_server.jobs.engines.slurm.errors import NotReachedError, refusal_of
+from openfacility_server.jobs.engines.slurm.identity import Identity
+from openfacility_server.jobs.engines.slurm.rest import Rest
+from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
+
+_logger = logging.getLogger(__name__)
+
+_Value = TypeVar("_Value")
+Find = Callable[[Sequence[EngineJob]], Awaitable[Mapping[str, Sequence[str]]]]
+Cancel = Callable[[str, Sequence[str]], Awaitable[None]]
+Answers = Callable[[], Awaitable[bool]]
+
+_AT_ONCE = 8
+_REMEMBERED = 20_000
+# How long after it was sent a job may still arrive. slurmrestd goes on trying after we have given up, for as long as
+# Slurm's MessageTimeout; a command that was killed has sent what it has sent.
+_SETTLE_BY_REST = 12.0
+_SETTLE_BY_COMMAND = 2.0
+
+
+class Submitting:
+    """Hands jobs over to one cluster. For one event loop."""
+
+    def __init__(
+        self,
+        settings: SlurmSettings,
+        identity: Identity,
+        commands: Commands,
+        rest: Rest | None,
+        find: Find,
+        cancel: Cancel,
+        answers: Answers,
+    ) -> None:
+        """``find`` returns the native ids by ours, oldest first; ``cancel`` ends native ids of an owner; ``answers`` is
+        whether the controller does.
+        """
+        self._settings, self._identity, self._commands, self._rest = settings, identity, commands, rest
+        self._find, self._cancel, self._controller_answers = find, cancel, answers
+        self._away = False
+        self._settle = _SETTLE_BY_COMMAND if rest is None else _SETTLE_BY_REST
+        # What became of jobs here, for the next call about them: an answer, or when they were last sent.
+        self._answers: OrderedDict[str, str | Refusal] = OrderedDict()
+        self._sent: OrderedDict[str, float] = OrderedDict()
+        self._began = time.monotonic()
+        self._menders: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends what goes on in the background."""
+        for task in self._menders:
+            task.cancel()
+        await asyncio.gather(*self._menders, return_exceptions=True)
+
+    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal]:
+        """Returns the native id of each job, or why it was refused. Raises EngineUnavailable."""
+        answers = {job.id: self._answers[job.id] for job in jobs if job.id in self._answers}
+        doubtful = [job for job in jobs if job.id not in answers and (job.doubtful or job.id in self._sent)]
+        answers |= await self._found(doubtful)
+        missing = [job for job in jobs if job.id not in answers]
+        if missing and self._away and not await self._controller_answers():
+            # Nothing is sent that might arrive later.
+            raise EngineUnavailable("The batch system's controller does not answer.")
+        answers |= await self._hand_over(missing)
+        unsure = {job.id for job in doubtful}
+        again = [job for job in missing if job.id in unsure]
+        if again:
+            self._mend_later(again)
+        return [answers[job.id] for job in jobs]
+
+    async def _found(self, jobs: Sequence[EngineJob]) -> dict[str, str]:
+        """Returns the native ids of those that were taken before."""
+        if not jobs:
+            return {}
+        await asyncio.sleep(max(0.0, max(self._settled(job.id) for job in jobs) - time.monotonic()))
+        found = await self._find(jobs)
+        await self._mend(jobs, found)
+        for job in jobs:
+            self._sent.pop(job.id, None)
+        return {job_id: native_ids[0] for job_id, native_ids in found.items()}
+
+    def _settled(self, job_id: str) -> float:
+        """Returns from when on a job cannot arrive any more that was sent before."""
+        if job_id in self._sent:
+            return self._sent[job_id] + self._settle
+        return self._began + _SETTLE_BY_COMMAND  # by a process that was gone when this one began
+
+    async def _hand_over(self, jobs: Sequence[EngineJob]) -> dict[str, str | Refusal]:
+        """Submits jobs side by side; when Slurm goes away none is begun any more, and those begun are waited for."""
+        queue = list(reversed(jobs))
+        answers: dict[str, str | Refusal] = {}
+        failures: list[EngineUnavailable] = []
+
+        async def work() -> None:
+            while queue and not failures:
+                job = queue.pop()
+                try:
+                    answers[job.id] = await self._one(job)
+                except EngineUnavailable as error:
+                    failures.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_AT_ONCE, len(queue))):
+                group.create_task(work())
+        self._away = bool(failures)
+        if failures:
+            for job_id, answer in answers.items():
+                _remember(self._answers, job_id, answer)
+            raise failures[0]
+        return answers
+
+    async def _one(self, job: EngineJob) -> str | Refusal:
+        try:
+            account = await self._identity.account_of(job.owner)
+            description = describe(job, account, self._settings)
+            _remember(self._sent, job.id, time.monotonic())
+            if self._rest is not None:
+                answer = await self._rest.submit(account.name, description)
+            else:
+                answer = await self._sbatch(account, description)
+        except EngineError as error:
+            answer = error.refusal
+        except NotReachedError:
+            self._sent.pop(job.id, None)
+            raise
+        except EngineUnavailable:
+            _remember(self._sent, job.id, time.monotonic())  # until now it was being tried
+            raise
+        self._sent.pop(job.id, None)
+        return answer
+
+    async def _sbatch(self, account: Account, description: Description) -> str | Refusal:
+        # An empty file instead of our environment: what the script does not set is not set.
+        command = ["sbatch", "--parsable", "--export-file=/dev/null", *description.arguments()]
+        result = await self._commands.run(command, user=account.name, stdin=description.script.encode())
+        number = result.out.strip().partition(";")[0]
+        if result.code == 0 and number.isdigit():
+            return number
+        return refusal_of(result.err, description.options)
+
+    async def _mend(self, jobs: Sequence[EngineJob], found: Mapping[str, Sequence[str]]) -> None:
+        """Ends what was taken twice, but for the first."""
+        for job in jobs:
+            extra = found.get(job.id, ())[1:]
+            if extra:
+                _logger.warning("job taken twice by the batch system", extra={"job_id": job.id, "native_ids": extra})
+                await self._cancel(job.owner, extra)
+
+    def _mend_later(self, jobs: Sequence[EngineJob]) -> None:
+        """Looks once more, in case the first attempt arrives in spite of all."""
+
+        async def look() -> None:
+            await asyncio.sleep(2 * _SETTLE_BY_REST)
+            try:
+                await self._mend(jobs, await self._find(jobs))
+            except (EngineUnavailable, EngineError):
+                _logger.warning("could not look for jobs that were taken twice", extra={"jobs": len(jobs)})
+
+        task = asyncio.create_task(look())
+        self._menders.add(task)
+        task.add_done_callback(self._menders.discard)
+
+
+def _remember(known: OrderedDict[str, _Value], job_id: str, value: _Value) -> None:
+    known[job_id] = value
+    known.move_to_end(job_id)
+    while len(known) > _REMEMBERED:
+        known.popitem(last=False)
