@@ -1,15 +1,13 @@
-"""Reserved maintenance as planned incidents, and outages of the past, on a real database with a clock of our own."""
+"""Reserved maintenance as planned incidents, and outages of the past, on real databases with a clock of our own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from openfacility_server import storage
 from openfacility_server.ids import IdMaker
 from openfacility_server.jobs.engines import Reservation
 from openfacility_server.jobs.engines.cluster import ClusterView, Node, NodeState, Queue, QueueState
@@ -25,6 +23,8 @@ from openfacility_server.status.outages import History, Past
 from openfacility_server.status.probes import JobsTarget, ProbeResult
 from openfacility_server.status.store import StatusStore
 from openfacility_server.storage import Storage
+
+from tests.engines.postgres import Database
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -85,8 +85,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    opened = storage.Storage.open(f"sqlite:///{tmp_path}/db")
+async def world(database: Database) -> AsyncIterator[World]:
+    opened = Storage.open(database.url)
     await opened.start({"status": MIGRATIONS})
     made = World(opened)
     await made.describe()
