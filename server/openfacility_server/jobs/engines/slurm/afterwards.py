@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from openfacility_server.jobs.engines import EngineUnavailable, JobRef, Observation
 from openfacility_server.jobs.engines.slurm import observing
 from openfacility_server.jobs.engines.slurm.accounting import Accounting
-from openfacility_server.jobs.engines.slurm.naming import Naming, is_external
+from openfacility_server.jobs.engines.slurm.ends import Ends
+from openfacility_server.jobs.engines.slurm.naming import is_external
 from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record
 
 _log = logging.getLogger(__name__)
@@ -28,10 +29,10 @@ _TRIES = 4
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What to look up about a job. ``number`` is what accounting is asked for; ``submitted`` tells the run."""
+    """What to look up about a job. ``number`` and ``submitted`` tell the run whose use is wanted."""
 
     seen: Observation
-    number: str
+    number: str = ""
     submitted: str = ""
     create_time: datetime | None = None
     tries: int = 0
@@ -40,11 +41,11 @@ class _Wanted:
 class Afterwards:
     """Looks jobs up, many at a time. What it cannot hold is dropped: whoever observes a job looks it up again."""
 
-    def __init__(self, accounting: Accounting, naming: Naming) -> None:
+    def __init__(self, accounting: Accounting, ends: Ends) -> None:
         """Nothing is looked up yet."""
         self._accounting = accounting
-        self._naming = naming
-        self._ends: list[_Wanted] = []
+        self._ends = ends
+        self._left: list[_Wanted] = []
         self._waiting: list[tuple[float, int, _Wanted]] = []
         self._found: list[Observation] = []
         self._count = 0
@@ -52,9 +53,8 @@ class Afterwards:
 
     def add_end(self, told: Observation, submitted: datetime) -> None:
         """Looks up how a job ended that has left the queue; ``told`` is how it stood last."""
-        if len(self._ends) < _MOST:
-            number = told.native_id.partition("_")[0]
-            self._ends.append(_Wanted(told, number, create_time=submitted))
+        if len(self._left) < _MOST:
+            self._left.append(_Wanted(told, create_time=submitted))
         self._more.set()
 
     def add_usage(self, row: QueueRow, told: Observation) -> None:
@@ -77,9 +77,9 @@ class Afterwards:
 
     async def _step(self) -> None:
         self._more.clear()
-        if self._ends:
-            await self._find_ends(self._ends[:_BATCH])
-            del self._ends[:_BATCH]
+        if self._left:
+            await self._find_ends(self._left[:_BATCH])
+            del self._left[:_BATCH]
             return
         wait = self._waiting[0][0] - time.monotonic() if self._waiting else None
         if wait is not None and wait <= 0:
@@ -109,14 +109,9 @@ class Afterwards:
 
     async def _find_ends(self, wanted: Sequence[_Wanted]) -> None:
         await self._accounting.catch_up()
-        records = await self._accounting.runs({one.number for one in wanted})
-        for one in wanted:
-            job_id, now = one.seen.job_id, datetime.now(UTC)
-            submitted = one.create_time or now
-            ref = JobRef(job_id, one.seen.owner, one.seen.native_id, submitted, external=is_external(job_id))
-            end = self._naming.end_of(ref, records, now)
-            if end is not None:
-                self._found.append(end)
+        now = datetime.now(UTC)
+        refs = [_ref(one.seen, one.create_time or now) for one in wanted]
+        self._found += (await self._ends.of(refs)).values()
 
     async def _find_usage(self, due: list[_Wanted]) -> None:
         try:
@@ -138,3 +133,7 @@ class Afterwards:
         for one in wanted:
             if one.tries + 1 < _TRIES and self._accounting.kept:
                 self._later(replace(one, tries=one.tries + 1), _AGAIN_SECONDS)
+
+
+def _ref(told: Observation, submitted: datetime) -> JobRef:
+    return JobRef(told.job_id, told.owner, told.native_id, submitted, external=is_external(told.job_id))

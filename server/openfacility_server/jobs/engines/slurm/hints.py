@@ -5,6 +5,7 @@ One is written by the Lua scripts of deploy/slurm, the other is slurmctld's log.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -62,7 +63,9 @@ class Tail:
         except OSError as error:
             if error.errno != self._failed:
                 self._failed = error.errno or 0
-                _log.warning("no hints from %s: %s", self._path.name, error.strerror)
+                # There may be none yet: the first event makes it.
+                level = logging.INFO if error.errno == errno.ENOENT else logging.WARNING
+                _log.log(level, "no hints from %s: %s", self._path.name, error.strerror)
             return
         self._failed = 0
         self._offset = os.fstat(self._fd).st_size if at_end else 0

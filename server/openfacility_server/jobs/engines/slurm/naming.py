@@ -146,7 +146,7 @@ class Naming:
             return  # the queue has told that it ended, which is what matters
 
     async def _look_up_endings(self, wanted: Sequence[QueueRow]) -> bool:
-        """Looks up how jobs ended; returns whether all are known."""
+        """Looks up how jobs ended; returns whether there is no more to learn."""
         found = await self._accounting.runs({row.number for row in wanted}, steps=False)
         records = [record for record in found if record.final]
         by_key = {(record.native_id, record.row.submitted): record for record in records}
@@ -156,10 +156,11 @@ class Naming:
             # A run that may be followed by another is over only when its nodes are free.
             if record is not None and not (row.state == states.COMPLETING and record.state in _AGAIN):
                 self._endings[key_of(row)] = record
-        return all(key_of(row) in self._endings for row in wanted)
+        learned = [self._endings.get(key_of(row)) for row in wanted]
+        return all(record is not None and record.is_settled for record in learned)
 
     def _ending_unknown(self, row: QueueRow) -> bool:
-        unclear = row.state in (states.CANCELED, states.COMPLETING)
+        unclear = row.state in (states.CANCELED, states.COMPLETING) and row.reason != states.NEVER_SATISFIED
         return unclear and self.concerns(row) and key_of(row) not in self._endings
 
     # Jobs that we know, and where they are.
@@ -193,9 +194,12 @@ class Naming:
         recent = submitted is not None and submitted >= ref.create_time - _CLOCKS
         return recent and self._owners.owner_of(row.user) == ref.owner
 
-    def end_of(self, ref: JobRef, records: Sequence[Record], now: datetime) -> Observation | None:
+    def end_of(
+        self, ref: JobRef, records: Sequence[Record], now: datetime, array_in_queue: bool = False
+    ) -> Observation | None:
         """Returns how a job that the queue does not have ended, by the records of its number; None when that is not
-        known."""
+        known. ``array_in_queue``: the queue has other elements of its array.
+        """
         number, _, index = ref.native_id.partition("_")
         mine = [record for record in records if record.array == number and self._owns(ref, record)]
         if not index and any(record.native_id != number for record in mine):
@@ -206,6 +210,8 @@ class Naming:
         if not index or not mine:
             return None
         rests = [record for record in mine if record.is_rest and record.may_cover(int(index))]
+        # What accounting takes to be waiting is not always so: the queue knows better.
+        rests = [record for record in rests if record.final or not array_in_queue]
         if rests:
             return observing.of_record(rests[-1], ref.id, ref.native_id, ref.owner, now)
         # Slurm keeps nothing of an element that was canceled by itself before it started.

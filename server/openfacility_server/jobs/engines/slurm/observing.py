@@ -26,6 +26,8 @@ _LONGEST_NAME = 255
 _MOST_ARGUMENTS = 1000
 _LONGEST_NODES = 4096
 _MOST_NUMBER = 2**31 - 1
+# The controller's clock and ours.
+_CLOCKS = timedelta(seconds=30)
 _WAITING = (JobState.QUEUED, JobState.HELD)
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LONGEST_DURATION = timedelta(days=3650)
@@ -57,9 +59,12 @@ def of_row(
     """
     word, status, by_owner = row.state, fields.number(row.status), True
     if record is not None and record.final:
-        by_owner = not record.canceled_by_another
+        # The user in accounting's record of a job that ended just now may still be nobody's.
+        by_owner = not record.canceled_by_another(row.uid)
         if word == states.COMPLETING:
             word, status = record.state, record.status
+    elif word == states.COMPLETING and _is_put_back(row, now):
+        word = states.REQUEUED
     stands = states.standing(word, row.reason, status, fields.number(row.restarts), by_owner)
     observation = Observation(
         job_id,
@@ -76,9 +81,15 @@ def of_row(
     )
     started = fields.time(row.started)
     if stands.state in _WAITING:
-        return replace(observation, expected_start=started)
+        return replace(observation, expected_start=started if row.state != states.COMPLETING else None)
     ended = fields.time(row.ended) if stands.state.final else None
     return _with_times(observation, started if row.ran else None, ended, row.nodes)
+
+
+def _is_put_back(row: QueueRow, now: datetime) -> bool:
+    """Whether a job whose nodes are being cleaned up waits again: one that has ended has an end that is past."""
+    ended = fields.time(row.ended)
+    return ended is None or ended > now + _CLOCKS
 
 
 def of_record(
@@ -88,7 +99,7 @@ def of_record(
     if not record.final:
         return None
     row = record.row
-    by_owner = not record.canceled_by_another
+    by_owner = not record.canceled_by_another(row.uid)
     stands = states.standing(row.state, row.reason, record.status, owner_canceled=by_owner)
     observation = Observation(
         job_id,

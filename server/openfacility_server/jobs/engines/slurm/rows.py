@@ -32,6 +32,7 @@ class QueueRow(NamedTuple):
     reason: str
     comment: str
     user: str
+    uid: str
     submitted: str
     started: str
     ended: str
@@ -82,6 +83,7 @@ COLUMNS: dict[str, str] = {
     "reason": "Reason",
     "comment": "Comment",
     "user": "UserName",
+    "uid": "UserID",
     "submitted": "SubmitTime",
     "started": "StartTime",
     "ended": "EndTime",
@@ -157,10 +159,14 @@ class Record:
         return self.state in states.FINAL and fields.time(self.row.ended) is not None
 
     @property
-    def canceled_by_another(self) -> bool:
-        """Whether somebody else than its user canceled it; False where that is not told."""
+    def is_settled(self) -> bool:
+        """Whether accounting has been told everything: of a job that was canceled, by whom comes later."""
+        return self.final and self.row.state != states.CANCELED
+
+    def canceled_by_another(self, uid: str) -> bool:
+        """Whether somebody else than the job's user, by number, canceled it; False where that is not told."""
         who = self.row.state.removeprefix(f"{states.CANCELED} by ")
-        return who.isdigit() and who != self.row.uid
+        return who.isdigit() and who != uid
 
     @property
     def submitted(self) -> datetime | None:

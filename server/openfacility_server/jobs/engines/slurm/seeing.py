@@ -15,6 +15,7 @@ from openfacility_server.jobs.engines.slurm.accounting import Accounting
 from openfacility_server.jobs.engines.slurm.afterwards import Afterwards
 from openfacility_server.jobs.engines.slurm.commands import Commands
 from openfacility_server.jobs.engines.slurm.controller import Controller
+from openfacility_server.jobs.engines.slurm.ends import Ends
 from openfacility_server.jobs.engines.slurm.follow import MOST_HINTS, Follower, Progress
 from openfacility_server.jobs.engines.slurm.hints import Hints
 from openfacility_server.jobs.engines.slurm.identity import Identity
@@ -38,6 +39,7 @@ class Seeing:
         self._accounting = Accounting(commands, settings.timeout.total_seconds())
         self._controller = Controller(commands)
         self._naming = Naming(identity, self._accounting, settings.external_jobs)
+        self._ending = Ends(self._queue, self._accounting, self._naming)
         self._progress = Progress()
         # Those who share a look share what is made of it.
         self._all: tuple[Look, asyncio.Task[list[Observation]]] | None = None
@@ -123,7 +125,7 @@ class Seeing:
             self._queue,
             self._naming,
             self._controller,
-            Afterwards(self._accounting, self._naming),
+            Afterwards(self._accounting, self._ending),
             hints,
             self._settings.reconcile,
             self._progress,
@@ -163,16 +165,13 @@ class Seeing:
 
     async def _ends(self, refs: Sequence[JobRef]) -> dict[str, Observation]:
         known = [ref for ref in refs if ref.native_id]
-        records = await self._accounting.runs({ref.native_id.partition("_")[0] for ref in known})
         unknown = {ref.id: ref for ref in refs if not ref.native_id}
-        for job_id, record in await self._in_accounting(list(unknown.values())):
-            records.append(record)
+        commented = await self._in_accounting(list(unknown.values()))
+        for job_id, record in commented:
             index = job_id.partition("_")[2]
             native_id = f"{record.array}_{index}" if index else record.array
             known.append(replace(unknown[job_id], native_id=native_id))
-        now = datetime.now(UTC)
-        ends = {ref.id: self._naming.end_of(ref, records, now) for ref in known}
-        return {job_id: end for job_id, end in ends.items() if end is not None}
+        return dict(await self._ending.of(known))
 
     async def _in_accounting(self, jobs: Sequence[JobRef | EngineJob]) -> list[tuple[str, Record]]:
         """Returns what accounting has with the jobs' comments, oldest first, each with our id."""

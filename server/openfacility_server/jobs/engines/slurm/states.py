@@ -11,6 +11,7 @@ from openfacility_server.jobs.model import JobReason, JobState
 COMPLETING = "COMPLETING"
 CANCELED = "CANCELLED"
 REQUEUED = "REQUEUED"
+NEVER_SATISFIED = "DependencyNeverSatisfied"
 
 _HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 _HELD_REASONS = (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR)
@@ -125,7 +126,7 @@ def _ended(word: str, slurm: str, status: int, owner_canceled: bool) -> Standing
 
 
 def _canceled(slurm: str, by_owner: bool) -> Standing:
-    if slurm == "DependencyNeverSatisfied":
+    if slurm == NEVER_SATISFIED:
         text = "A job that it depends on ended in a way that rules out its start."
         return Standing(JobState.CANCELED, JobReason.DEPENDENCY_NEVER_SATISFIED, text, engine_reason=slurm)
     # What it waited for when it was canceled is not why it ended.
