@@ -75,13 +75,13 @@ resources:
 
 _STEPS = """\
   openfacility jobs submit --watch -A physics -q debug --time 5m -- /bin/sh -c 'id -un; hostname; sleep 3'
-  openfacility jobs submit --array 0-19%4 --time 2m -- /bin/sleep 5     # one array of Slurm's
-  openfacility jobs submit -N 4 --exclusive --time 10m -- /bin/sleep 300
-  openfacility jobs submit -N 4 --exclusive --time 10m -- /bin/sleep 60
-  openfacility jobs list                  # the second one waits, and says for what and until when
-  openfacility jobs submit -A tiny --time 2h -- /bin/true     # waits for more than its project has left
-  openfacility jobs submit -A nonsense -- /bin/true           # refused, in Slurm's own words too
-  openfacility jobs estimate -N 2 --time 1h -- /bin/true      # when would it start?
+  openfacility jobs submit -q regular --array 0-19%4 --time 2m -- /bin/sleep 5   # one array of Slurm's
+  openfacility jobs submit -q regular -N 4 --exclusive --time 10m -- /bin/sleep 300
+  openfacility jobs submit -q regular -N 4 --exclusive --time 10m -- /bin/sleep 60
+  openfacility jobs list                  # the last one waits, and says for what and until when
+  openfacility jobs submit -q regular -A tiny --time 2h -- /bin/true   # waits for more than its project has left
+  openfacility jobs submit -A nonsense -- /bin/true                    # refused, in Slurm's own words too
+  openfacility jobs estimate -q regular -N 2 --time 1h -- /bin/true    # when would it start?
   openfacility jobs signal ID USR1; openfacility jobs requeue ID; openfacility jobs cancel ID
   curl -s -H "Authorization: Bearer $OPENFACILITY_TOKEN" 'http://{{json}}/v1/jobs?filter.states=JOB_STATE_QUEUED'
   grpcurl -plaintext -H "authorization: Bearer $OPENFACILITY_TOKEN" {{grpc}} \\
