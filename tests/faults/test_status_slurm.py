@@ -235,6 +235,7 @@ async def test_what_happened_while_no_server_ran(slurm_cluster: Start, tmp_path:
     async with serving(overrides) as server:
         async with connected(server) as olga:
             debug = await olga.until("debug", DOWN)
+            await olga.until("cluster", DEGRADED)
             rack = await _past(olga, "rack2")
             assert (rack.resolution, rack.status, rack.type) == (COMPLETED, DEGRADED, UNPLANNED)
             assert rack.description == "1 of 2 nodes were down: n3 (bad dimm)"

@@ -1113,7 +1113,7 @@ type NodeCounts struct {
 	Down int32 `protobuf:"varint,6,opt,name=down,proto3" json:"down,omitempty"`
 	// In announced maintenance.
 	Maintenance int32 `protobuf:"varint,7,opt,name=maintenance,proto3" json:"maintenance,omitempty"`
-	// Not known, such as just after the batch system has started.
+	// Not known: they have not answered lately, or the batch system has just started.
 	Unknown       int32 `protobuf:"varint,8,opt,name=unknown,proto3" json:"unknown,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

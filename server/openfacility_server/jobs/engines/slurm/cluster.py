@@ -29,7 +29,6 @@ _BASES = {
 _FLAGS = {
     "maintenance": NodeState.MAINTENANCE,
     "maint": NodeState.MAINTENANCE,
-    "not_responding": NodeState.DOWN,
     "invalid_reg": NodeState.DOWN,
     "reboot_issued": NodeState.DOWN,
     "drain": NodeState.DRAINED,
@@ -144,10 +143,11 @@ def read_nodes(text: str, now: datetime) -> ClusterView:
 def node_state(complete: str) -> NodeState:
     """Returns the state for Slurm's complete one: a base state and flags, such as ``mixed+drain+not_responding``."""
     base, *flags = complete.lower().split("+")
-    if any(flag.startswith("power") for flag in flags):
-        # It is switched off to save power, or on its way: it does not have to answer.
-        flags = [flag for flag in flags if flag != "not_responding"]
-    found = [_BASES.get(base, NodeState.UNKNOWN), *(_FLAGS[flag] for flag in flags if flag in _FLAGS)]
+    known = _BASES.get(base, NodeState.UNKNOWN)
+    if "not_responding" in flags and not any(flag.startswith("power") for flag in flags) and not known.out:
+        # Slurm itself waits before it calls a node down that does not answer, as one that was just resumed does not.
+        known = NodeState.UNKNOWN
+    found = [known, *(_FLAGS[flag] for flag in flags if flag in _FLAGS)]
     return max(found, key=_ORDER.index)
 
 
