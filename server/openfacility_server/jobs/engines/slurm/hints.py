@@ -23,7 +23,7 @@ _MOST_AT_ONCE = 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 _LARGEST_NUMBER = 2**32
 # 7, 7_3, 7_3(12), 7_[1-5,9]; "7_*" is an array as a whole.
-_LOGGED = re.compile(rb"\bJobId=(\d{1,10})(?:_(?:(\d{1,9})|\[([\d,:-]{1,4000})(?:%\d+)?\]))?")
+_LOGGED = re.compile(rb"\bJobId=(\d{1,10})(?!\d)(?:_(?:(\d{1,9})|\[([\d,:-]{1,4000})(?:%\d+)?\]))?")
 
 
 class Tail:
