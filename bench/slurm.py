@@ -48,7 +48,7 @@ def slurm(quick: bool, pending: int = 5000, watchers: Sequence[int] = (1, 10, 10
         workplace() as directory,
         _facility(cluster, directory, "rest") as server,
     ):
-        results = [_hand_over(server, pending)]
+        results = [_hand_over(server, cluster, pending)]
         results += _reads(server, cluster, 1 if quick else 5)
         results += _ends(server, cluster, 8 if quick else 40)
         results += _controller(server, cluster, watchers, 6 if quick else 12)
@@ -78,18 +78,24 @@ def _facility(cluster: SlurmCluster, directory: Path, way: str) -> Iterator[Proc
         yield server
 
 
-def _request(cluster: SlurmCluster | None = None, script: str = "", hold: bool = True) -> Any:
-    """A job: held, or one that runs at once. The watchers of ``bench.watchers`` want a number for its name."""
+def _request(cluster: SlurmCluster, script: str = "") -> Any:
+    """A job that waits until tomorrow, or one that runs a script at once.
+
+    The watchers of ``bench.watchers`` want a number for its name.
+    """
+    wait = {} if script else {"slurm.begin": "now+1day"}
+    attributes = job_pb2.JobAttributes(
+        duration=Duration(seconds=60), account="physics", queue_name="regular", custom_attributes=wait
+    )
     spec = job_pb2.JobSpec(
         name=str(time.time_ns()),
-        directory=str(cluster.jobs) if cluster else "/tmp",
+        directory=str(cluster.jobs),
         stdout_path="/dev/null",
         stderr_path="/dev/null",
         executable="/bin/sh",
         arguments=["-c", script or "echo a line of output; sleep 1"],
         labels={"campaign": "2024-11", "step": "relax"},
-        attributes=job_pb2.JobAttributes(duration=Duration(seconds=60), account="physics", queue_name="regular"),
-        hold=hold,
+        attributes=attributes,
     )
     return jobs_service_pb2.SubmitJobRequest(spec=spec)
 
@@ -102,11 +108,11 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 # The stock of jobs, and reading it.
 
 
-def _hand_over(server: Process, pending: int) -> Result:
+def _hand_over(server: Process, cluster: SlurmCluster, pending: int) -> Result:
     """Submits the jobs that wait for the rest of the time, all at once."""
     begun = time.monotonic()
     for _ in range(0, pending, _BATCH):
-        request = jobs_service_pb2.BatchSubmitJobsRequest(jobs=[_request()] * min(_BATCH, pending))
+        request = jobs_service_pb2.BatchSubmitJobsRequest(jobs=[_request(cluster)] * min(_BATCH, pending))
         call(server, f"{SERVICE}BatchSubmitJobs", request.SerializeToString(), USER)
     stored = time.monotonic() - begun
     settle(server)
@@ -192,7 +198,7 @@ def _ends(server: Process, cluster: SlurmCluster, jobs: int) -> list[Result]:
 
 
 async def _watch_ends(server: Process, cluster: SlurmCluster, clocks: Path, jobs: int) -> dict[str, float]:
-    # Only these jobs can end: all others are held.
+    # Only these jobs can end: all others wait until tomorrow.
     seen: dict[str, float] = {}
     all_seen = asyncio.Event()
     free = asyncio.Semaphore(4)
@@ -216,7 +222,7 @@ async def _watch_ends(server: Process, cluster: SlurmCluster, clocks: Path, jobs
         async with asyncio.timeout(120):
             for _ in range(jobs):
                 await free.acquire()
-                await stub.SubmitJob(_request(cluster, script, hold=False), metadata=_METADATA)
+                await stub.SubmitJob(_request(cluster, script), metadata=_METADATA)
             await all_seen.wait()
         task.cancel()
     return seen
@@ -302,7 +308,7 @@ def _submits(rest: Process, commands: Process, cluster: SlurmCluster, directory:
     seconds = 2.0
 
     def sbatch() -> None:
-        options = ("-H", "-p", "regular", "-A", "physics", "-t", "1", "-o", "/dev/null")
+        options = ("--begin=now+1day", "-p", "regular", "-A", "physics", "-t", "1", "-o", "/dev/null")
         cluster.run("sbatch", *options, user=cluster.users[0], stdin=text)
 
     results = []
