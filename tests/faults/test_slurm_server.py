@@ -164,7 +164,7 @@ async def test_a_node_lost_under_a_job(slurm_cluster: Start) -> None:
         attributes = pb.JobAttributes(
             duration=duration_pb2.Duration(seconds=300),
             queue_name="regular",
-            custom_attributes={"slurm.no-requeue": ""},
+            custom_attributes={"slurm.requeue": "false"},
         )
         job = await alice.submit("/bin/sleep", "200", attributes=attributes)
         await alice.wait(job.id, pb.JOB_STATE_ACTIVE)

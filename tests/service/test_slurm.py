@@ -138,8 +138,15 @@ async def test_a_job_is_the_users_own(site: Site, alice: Caller) -> None:
 
 
 async def test_nobody_reads_or_steers_anothers_job(site: Site, alice: Caller, bob: Caller) -> None:
-    job = await alice.submit("/bin/sh", "-c", "echo secret; sleep 60", attributes=attributes())
+    private = site.slurm("sh", "-c", "mkdir -p -m 700 $HOME/private && echo $HOME/private")
+    script = "echo secret; sleep 60"
+    job = await alice.submit("/bin/sh", "-c", script, directory=private, stdout_path="out", attributes=attributes())
     await alice.wait(job.id, pb.JOB_STATE_ACTIVE)
+
+    async def written() -> bool:
+        return await alice.output_bytes(job.id) == b"secret\n"
+
+    await until(written)
     for call in (bob.get(job.id), bob.hold(job.id), bob.cancel(job.id), bob.output_bytes(job.id)):
         with refused("NOT_FOUND"):
             await call
@@ -151,9 +158,8 @@ async def test_nobody_reads_or_steers_anothers_job(site: Site, alice: Caller, bo
             await bob.call(method, request)
     # And Slurm and the kernel would not have let him.
     assert "denied" in site.fails("scancel", "-v", job.native_id, user="bob")
-    assert "denied" in site.fails("scontrol", "hold", job.native_id, user="bob").lower()
-    output = site.slurm("sh", "-c", f"echo $HOME/openfacility-{job.id}.out")
-    assert "denied" in site.fails("cat", output, user="bob").lower()
+    assert "Invalid user id" in site.fails("scontrol", "hold", job.native_id, user="bob")
+    assert "denied" in site.fails("cat", f"{private}/out", user="bob").lower()
     assert (await alice.get(job.id)).status.state == pb.JOB_STATE_ACTIVE
 
 
