@@ -359,7 +359,7 @@ class SlurmCluster:
         yield _Daemon(
             "slurmdbd",
             ["slurmdbd", "-D"],
-            lambda: _listens(self._ports["slurmdbd"]),
+            self._accounting_answers,
             environment={"MYSQL_UNIX_PORT": str(sql)},
         )
         yield _Daemon("slurmctld", ["slurmctld", "-D"], self._controller_answers)
@@ -522,6 +522,12 @@ class SlurmCluster:
     def _log_of(self, name: str) -> str:
         logs = [self.base / "log" / f"{name}.{kind}" for kind in ("err", "log")]
         return "\n".join(log.read_text(errors="replace")[-2000:] for log in logs if log.exists())
+
+    def _accounting_answers(self) -> bool:
+        if not _listens(self._ports["slurmdbd"]):
+            return False
+        # It listens before it has its database, and slurmctld ends where it does not find that.
+        return self.run("sacctmgr", "-n", "show", "cluster", check=False).returncode == 0
 
     def _controller_answers(self) -> bool:
         if not _listens(self._ports["slurmctld"]):
