@@ -92,8 +92,9 @@ def test_examples_of_the_default_file_are_valid() -> None:
     bare = type(issuer)(issuer=issuer.issuer, audience=issuer.audience)
     changed = {name for name in type(issuer).model_fields if getattr(issuer, name) != getattr(bare, name)}
     assert changed <= {"role_groups"}, "the example shows other values than the defaults"
-    (resource,) = found.jobs.resources
-    assert resource == type(resource)(id=resource.id, engine="local")
+    assert [resource.engine for resource in found.jobs.resources] == ["local", "slurm"]
+    for resource in found.jobs.resources:
+        assert resource == type(resource)(id=resource.id, engine=resource.engine)
     for section, name in (("auth", "dev_tokens"), ("auth", "certificates"), ("status", "peers")):
         (example,) = re.findall(rf"{name}: \[\].*example: (\[.*\])", DEFAULT.read_text())
         tree: dict[str, Any] = {section: {name: yaml.safe_load(example)}}
@@ -120,7 +121,7 @@ WRONG = [
     ("facility:\n  id: My Lab\n", 2, "facility.id", "pattern"),
     (
         "jobs:\n  resources:\n    - id: a\n      engine: local\n    - id: b\n      engine: slrum\n",
-        6,
+        5,
         "jobs.resources.1",
         "'local'",
     ),
