@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import time
 import uuid
@@ -15,6 +16,7 @@ from google.protobuf import duration_pb2
 from openfacility.jobs.v1 import job_pb2 as pb
 from openfacility.jobs.v1 import jobs_service_pb2 as rpc
 
+from tests.engines.postgres import PostgresServer
 from tests.engines.slurm import SlurmCluster
 from tests.faults.server_support import Follower, calling, current_revision, patiently, serving, until
 from tests.support.calls import FINAL, Caller, Refused, refused
@@ -61,6 +63,35 @@ async def test_the_server_killed_while_it_submits(slurm_cluster: Start, way: str
             ends = Counter(job for _, job, state in follower.entries if state in FINAL)
             again = {job: count for job, count in ends.items() if count > 2}  # its usage is told after its end
             assert not again
+        assert in_slurm(cluster) == Counter(ids), "each job once"
+
+
+@pytest.mark.postgres
+async def test_two_servers_on_one_database(slurm_cluster: Start, postgres: PostgresServer) -> None:
+    """Either takes jobs, one hands them over; when that one is killed the other goes on."""
+    cluster = slurm_cluster(nodes=2, cpus=32)
+    config = {**slurm_config(cluster, "rest"), "state": {"database": postgres.new_database()}}
+    async with serving(config) as first, serving(config) as second:
+        async with calling(second) as alice:
+            start = await current_revision(alice)
+        async with Follower(second, start) as follower:
+
+            async def submit(number: int) -> str:
+                spec = pb.JobSpec(executable="/bin/true", attributes=SHORT)
+                wanted = rpc.SubmitJobRequest(spec=spec, request_id=f"two-{number}-{uuid.uuid4()}")
+                servers = itertools.cycle((first, second) if number % 2 else (second, first))
+
+                async def attempt() -> pb.Job:
+                    async with calling(next(servers)) as alice:
+                        return await alice.call("SubmitJob", wanted)
+
+                return str((await patiently(attempt)).id)
+
+            submitting = [asyncio.create_task(submit(number)) for number in range(40)]
+            await until(lambda: sum(in_slurm(cluster).values()) >= 5)
+            await asyncio.to_thread(first.kill)
+            ids = await asyncio.gather(*submitting)
+            await follower.ended(ids)
         assert in_slurm(cluster) == Counter(ids), "each job once"
 
 
