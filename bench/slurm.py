@@ -50,7 +50,7 @@ def slurm(quick: bool, pending: int = 5000, watchers: Sequence[int] = (1, 10, 10
         results = [_hand_over(server, cluster, pending)]
         results += _reads(server, cluster, 1 if quick else 5)
         results += _ends(server, cluster, 8 if quick else 40)
-        results += _controller(server, cluster, watchers, 6 if quick else 12)
+        results += _controller(server, cluster, watchers, 6 if quick else 20)
         with _facility(cluster, directory, "commands") as second:
             results += _submits(server, second, cluster, directory, 1 if quick else 3)
     return results
@@ -250,8 +250,8 @@ def _controller(server: Process, cluster: SlurmCluster, counts: Sequence[int], s
     results = []
     for count, (rate, kinds) in rates.items():
         note = f"{count} watches, {count / _POLL_EVERY_S:g} GetJob a second; {kinds}"
-        # Of what is asked every few seconds one more or less falls into the span.
-        bound = None if count == counts[0] else least * 1.2 + 2 * 60 / seconds
+        # Of each of the five kinds, asked every few seconds, one more or less falls into the span.
+        bound = None if count == counts[0] else least * 1.2 + 5 * 60 / seconds
         name = f"slurm: requests with {count}"
         results.append(Result(name, "to slurmctld a minute", rate, "", target=bound, more_is_better=False, note=note))
     return results
