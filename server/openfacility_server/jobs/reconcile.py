@@ -53,6 +53,8 @@ class Reconciler:
         self._store = store
         self._hub = hub
         self._lease = lease
+        # Whether the engine does not know yet of some jobs if it has them.
+        self._unsettled = False
 
     async def run(self) -> None:
         """Leads the resource whenever it may, until cancelled."""
@@ -97,8 +99,14 @@ class Reconciler:
         """Compares all unfinished jobs with the engine, at first and from time to time."""
         missing: set[str] = set()
         while True:
-            missing = await self._compare(missing)
-            await asyncio.sleep((_SECOND_LOOK if missing else _SWEEP).total_seconds())
+            pause = _SWEEP
+            try:
+                missing = await self._compare(missing)
+                pause = _SECOND_LOOK if missing else _SWEEP
+            except EngineUnavailable as error:
+                pause = _SECOND_LOOK
+                _log.warning("cannot compare: %s", error, extra={"resource_id": self._resource_id})
+            await asyncio.sleep(pause.total_seconds())
 
     async def _compare(self, missing_before: set[str]) -> set[str]:
         """Takes over how all unfinished jobs stand; returns those that the engine does not know.
@@ -160,13 +168,30 @@ class Reconciler:
 
     async def _work(self) -> None:
         watcher = self._hub.watch(TOPIC, after=None, interest=frozenset({f"resource:{self._resource_id}"}))
+        change: asyncio.Future[object] | None = None
         try:
             while True:
-                while await self._step():
-                    pass
-                await anext(watcher)
+                again = await self._work_off()
+                change = change or asyncio.ensure_future(anext(watcher))
+                await asyncio.wait([change], timeout=again)
+                if change.done():
+                    change.result()
+                    change = None
         finally:
+            if change is not None:
+                change.cancel()
             watcher.close()
+
+    async def _work_off(self) -> float | None:
+        """Does what can be done now; returns when to try the rest again, seconds, or None when nothing is left."""
+        self._unsettled = False
+        try:
+            while await self._step():
+                pass
+        except EngineUnavailable as error:
+            _log.warning("engine: %s; trying again", error, extra={"resource_id": self._resource_id})
+            return _RETRY_SECONDS
+        return _RETRY_SECONDS if self._unsettled else None
 
     async def _step(self) -> bool:
         """Does what is to be done for some jobs; returns whether there may be more that can be done now."""
@@ -196,12 +221,13 @@ class Reconciler:
         if never:
             await self._storage.write(partial(self._end_unstarted, job_ids=[w.job.id for w in never]))
         ready = [w for w in chosen if verdicts[w.job.id][0] == Verdict.HAND_OVER]
+        settled = False
         if ready:
-            await self._hand_over(ready, {w.job.id: verdicts[w.job.id][1] for w in ready}, targets)
+            settled = await self._hand_over(ready, {w.job.id: verdicts[w.job.id][1] for w in ready}, targets)
         waiting = [w.job.id for w in chosen if verdicts[w.job.id][0] == Verdict.WAIT]
         if waiting:
             await self._storage.write(partial(self._note_waiting, job_ids=waiting))
-        return bool(never or ready)
+        return bool(never or settled)
 
     def _end_unstarted(self, tx: Tx, job_ids: Sequence[str]) -> None:
         """Cancels jobs that no engine has, because what they wait for cannot come about any more."""
@@ -223,7 +249,8 @@ class Reconciler:
         ready: Sequence[Working],
         dependencies: Mapping[str, tuple[JobDependency, ...]],
         targets: Mapping[str, Target],
-    ) -> None:
+    ) -> bool:
+        """Hands jobs over; returns whether the engine has answered about any."""
         jobs = [working.job for working in ready]
         scripts = await self._storage.read(
             lambda tx: {key: self._store.script(tx, key) for key in {job.array_job_id or job.id for job in jobs}}
@@ -233,6 +260,7 @@ class Reconciler:
         answers = await self._engine.submit(
             [_engine_job(w, scripts[w.job.array_job_id or w.job.id], dependencies[w.job.id], targets) for w in ready]
         )
+        self._unsettled = self._unsettled or None in answers
         # A job that the engine had from before a crash may have been held since.
         for reason in (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR):
             held = [
@@ -242,12 +270,14 @@ class Reconciler:
             ]
             if held:
                 await self._hold(held, reason)
-        told = {job.id: (job, answer) for job, answer in zip(jobs, answers, strict=True)}
+        told = {job.id: (job, answer) for job, answer in zip(jobs, answers, strict=True) if answer is not None}
+        any_told = bool(told)
         while told:
             changed = await self._storage.write(partial(self._record, told=told))
             for job in changed:
                 await self._catch_up(told[job.id][0], job, told[job.id][1])
             told = {job.id: (job, told[job.id][1]) for job in changed}
+        return any_told
 
     async def _hold(self, refs: Sequence[JobRef], reason: JobReason) -> None:
         try:

@@ -228,9 +228,10 @@ class JobEngine(Protocol):
     async def health(self) -> EngineHealth:
         """Tells whether the engine answers."""
 
-    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal]:
+    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal | None]:
         """Hands jobs over; returns the native id or a refusal for each. A job handed over before keeps its native id.
 
+        None for a doubtful job of which it cannot be told yet whether it was handed over before: ask again in a second.
         Raises EngineUnavailable; then none, some or all may have been taken, and the call is repeated later, with
         ``doubtful`` jobs.
         """

@@ -101,8 +101,9 @@ class SlurmEngine:
     async def _controller_answers(self) -> bool:
         return (await self._seeing.health()).serving
 
-    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal]:
-        """Hands jobs over, each exactly once; returns the native id or a refusal for each. Raises EngineUnavailable."""
+    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal | None]:
+        """Hands jobs over, each exactly once; returns the native id or a refusal for each, None while it may still
+        arrive from before. Raises EngineUnavailable."""
         return await self._submitting.submit(jobs)
 
     async def cancel(self, jobs: Sequence[JobRef], reason: JobReason) -> None:

@@ -62,7 +62,7 @@ class Submitting:
         # What became of jobs here, for the next call about them: an answer, or when they were last sent.
         self._answers: OrderedDict[str, str | Refusal] = OrderedDict()
         self._sent: OrderedDict[str, float] = OrderedDict()
-        self._began = time.monotonic()
+        self._began = self._back = time.monotonic()
         self._menders: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -71,15 +71,22 @@ class Submitting:
             task.cancel()
         await asyncio.gather(*self._menders, return_exceptions=True)
 
-    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal]:
-        """Returns the native id of each job, or why it was refused. Raises EngineUnavailable."""
+    async def submit(self, jobs: Sequence[EngineJob]) -> Sequence[str | Refusal | None]:
+        """Returns the native id of each job, or why it was refused; None while it may still arrive from before.
+
+        Raises EngineUnavailable.
+        """
+        answers: dict[str, str | Refusal | None]
         answers = {job.id: self._answers[job.id] for job in jobs if job.id in self._answers}
+        if self._away and len(answers) < len(jobs):
+            await self._come_back()
         doubtful = [job for job in jobs if job.id not in answers and (job.doubtful or job.id in self._sent)]
+        # They keep nobody waiting whose job is new.
+        early = [job for job in doubtful if self._settled(job.id) > time.monotonic()]
+        answers |= dict.fromkeys(job.id for job in early)
+        doubtful = [job for job in doubtful if job.id not in answers]
         answers |= await self._found(doubtful)
         missing = [job for job in jobs if job.id not in answers]
-        if missing and self._away and not await self._controller_answers():
-            # Nothing is sent that might arrive later.
-            raise EngineUnavailable("The batch system's controller does not answer.")
         answers |= await self._hand_over(missing)
         unsure = {job.id for job in doubtful}
         again = [job for job in missing if job.id in unsure]
@@ -87,11 +94,17 @@ class Submitting:
             self._mend_later(again)
         return [answers[job.id] for job in jobs]
 
+    async def _come_back(self) -> None:
+        """Looks whether the controller is there again, which may only now work off what was sent to it before."""
+        if not await self._controller_answers():
+            # Nothing is sent that might arrive later.
+            raise EngineUnavailable("The batch system's controller does not answer.")
+        self._away, self._back = False, time.monotonic()
+
     async def _found(self, jobs: Sequence[EngineJob]) -> dict[str, str]:
         """Returns the native ids of those that were taken before."""
         if not jobs:
             return {}
-        await asyncio.sleep(max(0.0, max(self._settled(job.id) for job in jobs) - time.monotonic()))
         found = await self._find(jobs)
         await self._mend(jobs, found)
         for job in jobs:
@@ -100,9 +113,10 @@ class Submitting:
 
     def _settled(self, job_id: str) -> float:
         """Returns from when on a job cannot arrive any more that was sent before."""
+        back = self._back + _SETTLE_BY_COMMAND
         if job_id in self._sent:
-            return self._sent[job_id] + self._settle
-        return self._began + _SETTLE_BY_COMMAND  # by a process that was gone when this one began
+            return max(back, self._sent[job_id] + self._settle)
+        return max(back, self._began + _SETTLE_BY_COMMAND)  # by a process that was gone when this one began
 
     async def _hand_over(self, jobs: Sequence[EngineJob]) -> dict[str, str | Refusal]:
         """Submits jobs side by side; when Slurm goes away none is begun any more, and those begun are waited for."""
