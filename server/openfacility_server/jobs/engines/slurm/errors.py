@@ -100,7 +100,7 @@ _CASES = (
         "The cluster has no such queue: name one that it has, or leave the field empty.",
     ),
     _case(
-        r"Required partition not available|Partition in DOWN state|submissions disabled|presently disabled",
+        r"Required partition not available|Partition in DOWN state|submissions disabled",
         "QUEUE_CLOSED",
         "partition",
         "The queue takes no jobs at present: use another one, or try again later.",
@@ -202,6 +202,12 @@ _CASES = (
         "The batch system does not understand one of the attributes.",
     ),
     _case(
+        r"presently disabled",
+        "JOB_STATE",
+        "",
+        "This is not done with the job: it was submitted as one that is not put back, or the cluster does it to none.",
+    ),
+    _case(
         r"already (started|finished|completing)|no longer pending|Job is |Invalid job id|can not be altered now"
         r"|Only batch jobs|operation disabled|not supported|Job has been cancelled|requeue",
         "JOB_STATE",
@@ -252,12 +258,12 @@ def _field(about: Sequence[str], given: Collection[str]) -> str:
     return next((_FIELDS[option] for option in about if option in _FIELDS), "")
 
 
-def refused_update(text: str) -> Refusal:
-    """Returns the refusal for an operation on a job that is there; what was at fault is not in its specification."""
-    refusal = refusal_of(text, default="UPDATE_REFUSED")
+def refused_update(text: str, given: Collection[str] = ()) -> Refusal:
+    """Returns the refusal for an operation on a job that is there; ``given`` are the options that were to change."""
+    refusal = refusal_of(text, given, default="UPDATE_REFUSED")
     if refusal.reason == "NO_POSIX_ACCOUNT":  # Slurm's word for "not your job"
         return Refusal("The batch system does not allow this to you.", "ACCESS_DENIED", "", refusal.engine_message)
-    return replace(refusal, field="")
+    return refusal if given else replace(refusal, field="")
 
 
 def clean(text: str) -> str:

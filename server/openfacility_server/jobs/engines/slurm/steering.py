@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from openfacility_server.jobs.engines import EngineError, EngineUpdate, JobRef, Refusal
+from openfacility_server.jobs.engines.slurm import fields
 from openfacility_server.jobs.engines.slurm.accounts import Account
 from openfacility_server.jobs.engines.slurm.acting import Acting
 from openfacility_server.jobs.engines.slurm.commands import Result
@@ -52,10 +53,14 @@ class Steering:
         await self._each(refs, by_operator, _WAITING, ["scontrol", "release"], ",")
 
     async def signal(self, refs: Sequence[JobRef], signal: str, by_operator: bool) -> None:
-        """Sends a signal to all processes of running jobs. Raises EngineUnavailable, EngineError."""
+        """Sends a signal to programs of running jobs, and to what those started, but for processes that made a session
+        of their own. Raises EngineUnavailable, EngineError.
+        """
         if not _SIGNAL.fullmatch(signal):
             raise EngineError(f"There is no signal {signal[:20]!r}.")
-        await self._each(refs, by_operator, _RUNNING, ["scancel", f"--signal={signal}", "--full"], " ")
+        # KILL for all of a job is Slurm's way to cancel it; without its program it ends as one that was killed.
+        whom = "--batch" if signal.removeprefix("SIG") == "KILL" else "--full"
+        await self._each(refs, by_operator, _RUNNING, ["scancel", f"--signal={signal}", whom], " ")
 
     async def requeue(self, refs: Sequence[JobRef], hold: bool, by_operator: bool) -> None:
         """Puts running jobs back into the queue. Raises EngineUnavailable, EngineError."""
@@ -93,30 +98,55 @@ class Steering:
         """Changes a job. Raises EngineUnavailable, EngineError, which tells what was changed all the same."""
         native_id = _one(ref, await self._standing([ref]))
         [(account, _)] = await self._acting.by_account([ref], by_operator)
-        # Together what has to fit together, as a time limit to a partition; each change is refused or done by itself.
-        changes = _changes(update)
-        before = await self._shown(native_id, account)
-        for words in (changes, _renamed(update)):
-            if not words:
-                continue
-            command = ["scontrol", "update", f"JobId={native_id}", *(f"{k}={v}" for k, v in words.items())]
-            result = await self._acting.run(command, account)
-            if result.code != 0:
-                after = await self._shown(native_id, account)
-                raise EngineError(refused_update(result.err), _applied(update, before, after))
+        # Together what has to fit together, as a time limit to a partition.
+        changes, renamed = _changes(update), _renamed(update)
+        before = await self._shown(native_id, account) if changes else {}
+        for words in (changes, renamed):
+            result = await self._change(native_id, words, account)
+            if result is not None and result.code != 0:
+                applied = await self._undone(native_id, update, before, account) if changes else ()
+                given = [_OPTIONS[name] for name in words if name in _OPTIONS]
+                raise EngineError(refused_update(result.err, given), applied)
+
+    async def _change(self, native_id: str, words: Mapping[str, str], account: Account | None) -> Result | None:
+        if not words:
+            return None
+        changes = [f"{name}={value}" for name, value in words.items()]
+        return await self._acting.run(["scontrol", "update", f"JobId={native_id}", *changes], account)
+
+    async def _undone(
+        self, native_id: str, update: EngineUpdate, before: Mapping[str, str], account: Account | None
+    ) -> list[str]:
+        """Takes back what Slurm changed of an update that it refused; returns the parts for which it would not."""
+        after = await self._shown(native_id, account)
+        changed = {name: value for name, value in before.items() if value != after.get(name)}
+        if changed:
+            await self._change(native_id, dict(_settable(name, value) for name, value in changed.items()), account)
+            after = await self._shown(native_id, account)
+        return _applied(update, before, after)
 
     async def _shown(self, native_id: str, account: Account | None) -> Mapping[str, str]:
-        result: Result = await self._acting.run(["scontrol", "-o", "show", "job", native_id], account)
+        result = await self._acting.run(["scontrol", "-o", "show", "job", native_id], account)
         return dict(_SHOWN.findall(result.out.partition("\n")[0]))
 
 
-_SHOWN = re.compile(r"(?:^| )(TimeLimit|Partition|Account|NumNodes|NumCPUs|NumTasks|CPUs/Task|MinMemoryNode)=(\S*)")
+_SHOWN = re.compile(
+    r" (TimeLimit|Partition|Account|NumNodes|NumCPUs|NumTasks|CPUs/Task|MinMemoryNode|MinMemoryCPU)=(\S*)"
+)
+# What sbatch calls what can be changed, by which a fault is told.
+_OPTIONS = {
+    "Account": "account",
+    "Partition": "partition",
+    "TimeLimit": "time",
+    "MinMemoryNode": "mem",
+    "NumNodes": "nodes",
+}
 # Where `scontrol show job` has the parts of an update.
 _PARTS: Mapping[str, Sequence[str]] = {
     "spec.attributes.duration": ("TimeLimit",),
     "spec.attributes.queue_name": ("Partition",),
     "spec.attributes.account": ("Account",),
-    "spec.resources": ("NumNodes", "NumTasks", "CPUs/Task", "MinMemoryNode"),
+    "spec.resources": ("NumNodes", "NumCPUs", "NumTasks", "CPUs/Task", "MinMemoryNode", "MinMemoryCPU"),
 }
 
 
@@ -167,7 +197,7 @@ def _resources(resources: ResourceSpec) -> dict[str, str]:
         text = "GPUs of a job that waits cannot be changed: cancel it and submit another one."
         raise EngineError(Refusal(text, "UPDATE_REFUSED", "resources.gpu_cores_per_process"))
     words = {
-        "NumNodes": str(needs.nodes),
+        "NumNodes": f"{needs.nodes}-{needs.nodes}",  # a single number would leave the most of them as it is
         "NumTasks": str(needs.processes),
         "CPUsPerTask": str(needs.cores),
         "NumCPUs": str(needs.processes * needs.cores),
@@ -177,6 +207,13 @@ def _resources(resources: ResourceSpec) -> dict[str, str]:
     if resources.exclusive_node_use is not None:
         words["OverSubscribe"] = "no" if resources.exclusive_node_use else "yes"
     return words
+
+
+def _settable(name: str, shown: str) -> tuple[str, str]:
+    """Returns a value that `scontrol show` has as `scontrol update` takes it."""
+    if name.startswith("MinMemory"):
+        return name, str(mebibytes(fields.size(shown)))
+    return name.replace("CPUs/Task", "CPUsPerTask"), shown
 
 
 def _applied(update: EngineUpdate, before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
