@@ -7,7 +7,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -69,6 +68,7 @@ class Follower:
     afterwards: Afterwards
     hints: Hints
     reconcile: timedelta
+    closing: asyncio.Event
     progress: Progress = field(default_factory=Progress)
     _known: dict[str, _Known] = field(default_factory=dict)
     _cleaning: dict[str, _Cleaning] = field(default_factory=dict)
@@ -76,23 +76,32 @@ class Follower:
     _look_at: float = 0.0
 
     async def follow(self) -> AsyncIterator[Sequence[Observation]]:
-        """Yields what is new; at first all that the queue has. While the controller is away it yields nothing."""
+        """Yields what is new, until `closing`; at first all that the queue has. While the controller is away it yields
+        nothing.
+        """
         finishing = asyncio.create_task(self.afterwards.run())
+        closing = asyncio.create_task(self.closing.wait())
+        working: asyncio.Task[list[Observation]] | None = None
         try:
-            while True:
-                try:
-                    news = await self._next()
-                except EngineUnavailable as error:
-                    _log.warning("not following: %s", error)
-                    await self._until_back()
-                    continue
-                if news:
+            while not closing.done():
+                working = asyncio.create_task(self._work())
+                await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done() and (news := working.result()):
                     yield news
         finally:
-            finishing.cancel()
-            with suppress(asyncio.CancelledError):
-                await finishing
+            tasks = [task for task in (finishing, closing, working) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.hints.close()
+
+    async def _work(self) -> list[Observation]:
+        try:
+            return await self._next()
+        except EngineUnavailable as error:
+            _log.warning("not following: %s", error)
+            await self._until_back()
+            return []
 
     async def _until_back(self) -> None:
         """Waits until the controller answers. What happened meanwhile is seen by comparing all."""

@@ -54,7 +54,14 @@ class Queue:
             self._next = asyncio.create_task(self._after(self._running))
             # Whoever asked may be gone by the time that it fails.
             self._next.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(self._next)
+        asked = self._next
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if asked.cancelled() and not (task and task.cancelling()):  # by `close`
+                raise EngineUnavailable("This server is stopping.") from None
+            raise
 
     async def some(self, native_ids: Sequence[str]) -> Look:
         """Returns some jobs, of an array's number all its elements. Those that are not known are left out.

@@ -41,11 +41,13 @@ class Seeing:
         self._naming = Naming(identity, self._accounting, settings.external_jobs)
         self._ending = Ends(self._queue, self._accounting, self._naming)
         self._progress = Progress()
+        self._closing = asyncio.Event()
         # Those who share a look share what is made of it.
         self._all: tuple[Look, asyncio.Task[list[Observation]]] | None = None
 
     async def close(self) -> None:
-        """Ends what is being asked."""
+        """Ends the following, and what is being asked."""
+        self._closing.set()
         await self._queue.close()
         await self._controller.close()
 
@@ -119,7 +121,7 @@ class Seeing:
         return {job_id: tuple(sorted(numbers, key=lambda n: (numbers[n], int(n)))) for job_id, numbers in found.items()}
 
     async def follow(self) -> AsyncIterator[Sequence[Observation]]:
-        """Yields what changes, at first all that the queue has; waits while the controller is away."""
+        """Yields what changes until `close`, at first all that the queue has; waits while the controller is away."""
         hints = Hints(self._settings.events, self._settings.controller_log, MOST_HINTS)
         follower = Follower(
             self._queue,
@@ -128,6 +130,7 @@ class Seeing:
             Afterwards(self._accounting, self._ending),
             hints,
             self._settings.reconcile,
+            self._closing,
             self._progress,
         )
         async for news in follower.follow():
