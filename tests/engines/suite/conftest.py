@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from openfacility_server.jobs.engines.local import LocalEngine, LocalSettings
-from openfacility_server.jobs.engines.slurm.settings import RestSettings, SlurmSettings
+from openfacility_server.jobs.engines.slurm import RestSettings, SlurmEngine, SlurmSettings
 
 from tests.engines.slurm import SlurmCluster, require_slurm
 from tests.engines.slurm.users import own_name
 from tests.engines.suite.driven import Driven, Kind
 
-KINDS = ("local", "slurm-rest", "slurm-commands")
+SLURM_KINDS = ("slurm-rest", "slurm-commands")
+KINDS = ("local", *SLURM_KINDS)
 
 
 @pytest.fixture(scope="session")
@@ -46,40 +47,40 @@ def local_kind(base: Path) -> Kind:
     )
 
 
-def slurm_settings(cluster: SlurmCluster, *, rest: bool, **values: object) -> SlurmSettings:
+def slurm_settings(slurm: SlurmCluster, *, rest: bool, **values: object) -> SlurmSettings:
     """How the engine is told of a test cluster."""
-    alice, *others = cluster.users
+    alice, *others = slurm.users
     users = {"alice": alice, **dict(zip(("bob", "olga"), others, strict=False))}
-    preload = cluster.env.get("LD_PRELOAD")
+    preload = slurm.env.get("LD_PRELOAD")
     defaults: dict[str, object] = {
         "resource_id": "machine",
-        "conf": cluster.conf,
-        "rest": RestSettings(jwt_key=cluster.jwt_key, unix_socket=cluster.rest_socket) if rest else None,
+        "conf": slurm.conf,
+        "rest": RestSettings(jwt_key=slurm.jwt_key, unix_socket=slurm.rest_socket) if rest else None,
         "users": users,
         "operator": users.get("olga"),
         "reconcile": timedelta(seconds=2),
-        "events": cluster.events,
-        "controller_log": cluster.ctld_log,
+        "events": slurm.events,
+        "controller_log": slurm.ctld_log,
         "environment": {"SITE": "of Slurm"},
         "preload": Path(preload) if preload else None,
     }
     return SlurmSettings(**(defaults | values))  # type: ignore[arg-type]
 
 
-def slurm_kind(name: str, cluster: SlurmCluster) -> Kind:
-    from openfacility_server.jobs.engines.slurm import SlurmEngine  # noqa: PLC0415
-
+def slurm_kind(name: str, slurm: SlurmCluster, **values: object) -> Kind:
+    """An engine for a test cluster; ``values`` are settings of it."""
     rest = name == "slurm-rest"
-    settings = slurm_settings(cluster, rest=rest)
+    settings = slurm_settings(slurm, rest=rest, **values)
     return Kind(
         name=name,
         make=lambda: SlurmEngine(settings),
-        base=cluster.jobs,
+        base=slurm.jobs,
         owner="alice",
-        account=cluster.users[0],
+        account=slurm.users[0],
         cores=32,
         everywhere="regular",
         least_limit=timedelta(minutes=1),
+        start_now=lambda native_id: slurm.run("scontrol", "update", f"JobId={native_id}", "StartTime=now"),
         many_singles=1000 if rest else 0,
         many_elements=0 if rest else 1000,
     )

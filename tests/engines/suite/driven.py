@@ -26,7 +26,7 @@ from openfacility_server.jobs.model import JobAttributes, JobReason, JobSpec, Jo
 
 from tests.engines.local_harness import content, new_id, shell, until, waits_for
 
-DEADLINE = 90.0
+DEADLINE = 60.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Kind:
 
     ``owner`` is a user of the service, ``account`` theirs on this machine. A job may have ``cores``; ``everywhere`` is
     a queue that has them more than once. Time limits are multiples of ``least_limit``. ``many_singles`` and
-    ``many_elements`` are how many jobs it is given at once. ``puts_back`` says whether running jobs can be.
+    ``many_elements`` are how many jobs it is given at once. ``puts_back`` says whether running jobs can be;
+    ``start_now`` takes a native id and has a job that was put back start without a pause.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Kind:
     many_singles: int = 0
     many_elements: int = 0
     puts_back: bool = True
+    start_now: Callable[[str], object] = lambda _: None
 
     @property
     def slurm(self) -> bool:
@@ -103,7 +105,7 @@ class Driven:
         """Ends every job that has not ended."""
         left = self.unfinished()
         await self.engine.cancel([self.ref(job_id) for job_id in left], JobReason.CANCELED_BY_OWNER)
-        await self._until(lambda: not self.unfinished())
+        await self._until(lambda: not self.unfinished(), "all ends", *left)
 
     async def _follow(self) -> None:
         async for batch in self.engine.follow():
@@ -149,12 +151,9 @@ class Driven:
         assert spec.array is not None
         if self.engine.takes_arrays:
             return [self.job(spec, array_id)]
-        array_id = array_id or new_id()
+        indices, array_id = spec.array.indices, array_id or new_id()
         spec = replace(spec, directory=spec.directory or str(self.directory()))
-        return [
-            self.job(spec, f"{array_id}_{index}", array_job_id=array_id, array_index=index)
-            for index in spec.array.indices
-        ]
+        return [self.job(spec, f"{array_id}_{i}", array_job_id=array_id, array_index=i) for i in indices]
 
     async def hand_over(self, jobs: Sequence[EngineJob]) -> None:
         """Submits jobs, which have to be taken."""
@@ -277,6 +276,11 @@ class Driven:
         job = self.given.get(job_id) or self.given[job_id.partition("_")[0]]
         descriptor = await self.engine.open_output(self.ref(job_id), job.spec, stream)
         return None if descriptor is None else (await asyncio.to_thread(content, descriptor)).decode()
+
+
+def words_in(path: Path) -> list[str]:
+    """What a job has written to a file, which may not be there yet."""
+    return path.read_text().split() if path.exists() else []
 
 
 def _verdict(observation: Observation) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from openfacility_server.jobs.engines import OutputStream
+from openfacility_server.jobs.engines import EngineUpdate, OutputStream
 from openfacility_server.jobs.model import JobArray, JobReason, JobState
 
 from tests.engines.local_harness import shell, until, waits_for
@@ -98,11 +98,13 @@ async def test_output(engine: Driven) -> None:
     """It is read while the job writes it, and is gone when somebody removes it."""
     there = engine.directory()
     go, ready = there / "go", there / "ready"
-    spec = shell(
-        f"echo one; echo err >&2; touch {ready}; {waits_for(go, 'echo two')}", directory=str(there), stdout_path="o"
-    )
+    script = f"echo one; echo err >&2; touch {ready}; {waits_for(go, 'echo two')}"
+    spec = shell(script, name="old", directory=str(there), stdout_path="o-%x")
     job_id = await engine.submit(replace(spec, hold=True))
     assert await engine.output(job_id) is None
+    await engine.engine.update(engine.ref(job_id), EngineUpdate(name="new"), by_operator=False)
+    given = engine.given[job_id]
+    engine.given[job_id] = replace(given, spec=replace(given.spec, name="new"))
     await engine.engine.release(engine.refs([job_id]), by_operator=False)
     await until(ready.exists)
     await engine.saw(job_id, JobState.ACTIVE)
@@ -111,7 +113,8 @@ async def test_output(engine: Driven) -> None:
     go.touch()
     await engine.end_of(job_id)
     assert await engine.output(job_id) == "one\ntwo\n"
-    (there / "o").unlink()
+    [file] = there.glob("o-*")
+    file.unlink()
     with pytest.raises(FileNotFoundError):
         await engine.output(job_id)
 

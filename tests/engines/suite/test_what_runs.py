@@ -111,6 +111,11 @@ def exit_code(ran: Ran) -> None:
     assert "42" in end.message
 
 
+@case(lambda _: shell("exit 137"))
+def large_exit_code(ran: Ran) -> None:
+    assert (ran.end.state, ran.end.exit_code, ran.end.signal) == (JobState.FAILED, 137, None)
+
+
 @case(lambda _: shell("kill -SEGV $$"))
 def ended_by_a_signal(ran: Ran) -> None:
     end = ran.end
@@ -309,7 +314,7 @@ def before_and_after(ran: Ran) -> None:
 @case(lambda there: _around(there, "true", "echo main; kill -KILL $$", "echo post"))
 def after_a_signal(ran: Ran) -> None:
     assert ran.end.state is JobState.FAILED
-    assert (ran.end.signal, ran.end.exit_code) in ((9, None), (None, 137))
+    assert (ran.end.reason, ran.end.signal, ran.end.exit_code) == (JobReason.SIGNALED, 9, None)
     assert ran.out == "main\npost\n"
 
 
