@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from openfacility_server.jobs.model import DependencyCondition, JobArray, JobSpe
 
 COMMENT = "openfacility:"
 PREFIX = "slurm."
+_NAME = re.compile(r"%%|%\d*x")
 _CONDITIONS = {
     DependencyCondition.AFTER: "after",
     DependencyCondition.AFTER_OK: "afterok",
@@ -77,13 +79,21 @@ def _files(job: EngineJob, directory: str) -> dict[str, Value]:
 
 
 def output_patterns(job_id: str, spec: JobSpec, directory: str, *, in_array: bool) -> tuple[str, str]:
-    """Returns where standard output and error go, with Slurm's replacement symbols; of an array for its id."""
+    """Returns where standard output and error go, with Slurm's replacement symbols; of an array for its id.
+
+    The name is in its place already: by sbatch Slurm does not know it any more when it needs it, and a name may lead
+    into another directory.
+    """
     own = f"openfacility-{job_id}{'_%a' if in_array else ''}"
-    return _pattern(spec.stdout_path, f"{own}.out", directory), _pattern(spec.stderr_path, f"{own}.err", directory)
+    name = _escaped(re.sub(r"[/\\]", "_", job_name(spec)))
+    asked = [
+        _NAME.sub(lambda found: found[0] if found[0] == "%%" else name, path)
+        for path in (spec.stdout_path or f"{own}.out", spec.stderr_path or f"{own}.err")
+    ]
+    return _absolute(asked[0], directory), _absolute(asked[1], directory)
 
 
-def _pattern(asked: str, default: str, directory: str) -> str:
-    path = asked or default
+def _absolute(path: str, directory: str) -> str:
     return path if path.startswith("/") else posixpath.join(_escaped(directory), path)
 
 

@@ -62,7 +62,8 @@ def of_row(
         # The user in accounting's record of a job that ended just now may still be nobody's.
         by_owner = not record.canceled_by_another(row.uid)
         if word == states.COMPLETING:
-            word, status = record.state, record.status
+            # The queue's status is the better one: accounting takes 128 off an exit code beyond that.
+            word, status = record.state, status or record.status
     elif word == states.COMPLETING and _is_put_back(row, now):
         word = states.REQUEUED
     stands = states.standing(word, row.reason, status, fields.number(row.restarts), by_owner)

@@ -99,7 +99,7 @@ class Output:
             raise
 
     def _pattern(self, ref: JobRef, spec: JobSpec, stream: OutputStream, account: Account, row: QueueRow | None) -> str:
-        if not ref.external:
+        if row is None and not ref.external:
             patterns = output_patterns(
                 ref.id.partition("_")[0], spec, spec.directory or account.home, in_array="_" in ref.id
             )

@@ -31,6 +31,18 @@ _SAVE = (
     ' && exec 9<"$of_script" && rm -f -- "$of_script"'
 )
 _INDEXED = 'OPENFACILITY_PROCESS_INDEX=$SLURM_PROCID; export OPENFACILITY_PROCESS_INDEX; exec "$0" "$@"'
+# Adds up what Slurm writes as 4(x2),1.
+_SUM = (
+    "of_sum() {",
+    "  of_total=0",
+    "  for of_part in $(echo \"$1\" | tr ',' ' '); do",
+    "    of_times=${of_part#*x}",
+    '    [ "$of_times" != "$of_part" ] || of_times=1',
+    "    of_total=$((of_total + ${of_part%%(*} * ${of_times%)}))",
+    "  done",
+    '  echo "$of_total"',
+    "}",
+)
 _CAUGHT = "HUP INT QUIT USR1 USR2 ALRM TERM"
 
 
@@ -65,10 +77,13 @@ def batch_script(job_id: str, spec: JobSpec, account: Account, directory: str, s
     lines = [
         "#!/bin/sh",
         "of_cr=$(printf '\\r')",
-        # Not as submitted but as it is: what a job needs can be changed until it starts.
-        f"of_processes=${{SLURM_NTASKS:-{needs.processes}}}",
+        # Not as submitted but as it is: what a job needs can be changed until it starts. SLURM_NTASKS is as submitted.
+        *_SUM,
+        f'of_processes=$(of_sum "${{SLURM_TASKS_PER_NODE:-{needs.processes}}}")',
+        f'of_all=$(of_sum "${{SLURM_JOB_CPUS_PER_NODE:-{needs.processes * needs.cores}}}")',
         f"of_nodes=${{SLURM_JOB_NUM_NODES:-{needs.nodes}}}",
         f"of_cores=${{SLURM_CPUS_PER_TASK:-{needs.cores}}}",
+        '[ $((of_processes * of_cores)) -le "$of_all" ] || of_cores=$((of_all / of_processes))',
         'of_fail() { echo "openfacility: $1" >&2; exit 126; }',
         f'of_run() {{ exec /usr/bin/env {" ".join(variables)} "$@"; }}',
         f'cd {quote(directory)} || of_fail "the working directory cannot be entered"',
@@ -85,6 +100,8 @@ def batch_script(job_id: str, spec: JobSpec, account: Account, directory: str, s
             f"( of_run {command} )",
             "of_code=$?",
             f"( of_run {_command([spec.post_launch])} )",
+            # Ended by a signal: then so does this, as it would without a script after it.
+            f'[ "$of_code" -le 128 ] || {{ trap - {_CAUGHT}; kill -"$((of_code - 128))" $$; }}',
             'exit "$of_code"',
         ]
     else:
@@ -104,7 +121,7 @@ def _variables(job_id: str, spec: JobSpec, account: Account, settings: SlurmSett
     values |= spec.environment
     values |= {"OPENFACILITY_RESOURCE_ID": settings.resource_id, "OPENFACILITY_PROCESS_INDEX": "0"}
     words = [quote(f"{name}={value}") for name, value in values.items()]
-    words.append("OPENFACILITY_CORES=$((of_processes * of_cores))")
+    words.append("OPENFACILITY_CORES=$of_all")
     if spec.array is None:
         return [*words, f"OPENFACILITY_JOB_ID={job_id}"]
     return [

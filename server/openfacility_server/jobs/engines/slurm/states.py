@@ -120,7 +120,7 @@ def _ended(word: str, slurm: str, status: int, owner_canceled: bool) -> Standing
     if signal is not None:
         return Standing(JobState.FAILED, JobReason.SIGNALED, f"Ended by {_name(signal)}.", None, signal, slurm)
     if code is not None:
-        return Standing(JobState.FAILED, JobReason.NONZERO_EXIT, "", code, None, slurm)
+        return Standing(JobState.FAILED, JobReason.NONZERO_EXIT, f"Ended with exit code {code}.", code, None, slurm)
     message = reasons.of(slurm)[1] if slurm else "The batch system could not start it."
     return Standing(JobState.FAILED, JobReason.LAUNCH_FAILED, message, engine_reason=slurm)
 
