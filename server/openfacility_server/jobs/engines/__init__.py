@@ -213,8 +213,8 @@ class JobEngine(Protocol):
 
     @property
     def takes_arrays(self) -> bool:
-        """Whether an array is handed over as a whole; its elements' ids are then ``<array's id>_<index>``, with us and in
-        ``native_id``."""
+        """Whether an array is handed over as a whole; its elements' ids are then ``<array's id>_<index>``, in
+        ``native_id`` too."""
 
     def check(self, spec: JobSpec) -> Sequence[FieldProblem]:
         """Returns what of a spec this engine can never honour. Quick: no waiting."""
@@ -252,7 +252,10 @@ class JobEngine(Protocol):
         """Changes a job. Raises EngineError when the engine cannot."""
 
     async def signal(self, jobs: Sequence[JobRef], signal: str, by_operator: bool) -> None:
-        """Sends a signal, such as ``USR1``, to running jobs; others are passed over. Raises EngineCannot, EngineError."""
+        """Sends a signal, such as ``USR1``, to running jobs; others are passed over.
+
+        Raises EngineCannot, EngineError.
+        """
 
     async def requeue(self, jobs: Sequence[JobRef], hold: bool, by_operator: bool) -> None:
         """Puts running jobs back into the queue. Raises EngineCannot, EngineError."""
