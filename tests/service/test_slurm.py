@@ -168,6 +168,31 @@ async def test_who_has_no_account_runs_nothing(site: Site) -> None:
     with refused("PERMISSION_DENIED", "NO_POSIX_ACCOUNT"):
         await ada.submit("/bin/true")
 
+    request = rpc.EstimateStartRequest(spec=ada.spec("/bin/true"))
+    answer = await ada.call("EstimateStart", request)
+    assert (answer.acceptable, answer.reason) == (False, "NO_POSIX_ACCOUNT")
+
+
+async def test_what_is_not_yet_known_here_is_asked_before_a_refusal(slurm: SlurmCluster) -> None:
+    rarely = slurm_config(slurm, "commands", events=None, controller_log=None, reconcile=600)
+    server = Server(rarely)
+    try:
+        await asyncio.to_thread(server.start)
+        async with grpc.aio.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            alice = Caller(channel, server.tokens["alice"], "alice")
+            job = await alice.submit("/bin/sleep", "300", attributes=attributes())
+
+            async def running() -> bool:
+                shown = slurm.run("squeue", "-h", "-j", job.native_id, "-o", "%T").stdout
+                return shown.strip() == "RUNNING"
+
+            await until(running)
+            await alice.call("SignalJob", rpc.SignalJobRequest(job_id=job.id, signal="TERM"))
+            assert (await alice.get(job.id, fresh=True)).status.state >= pb.JOB_STATE_ACTIVE
+            await alice.end_all()
+    finally:
+        server.remove()
+
 
 # What is refused.
 

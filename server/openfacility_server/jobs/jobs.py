@@ -13,12 +13,27 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from openfacility_server.auth.principal import Principal
-from openfacility_server.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable, Violation, invalid
+from openfacility_server.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Violation,
+    invalid,
+)
 from openfacility_server.events import EventHub
 from openfacility_server.idempotency import Mutation, answered, mutate
 from openfacility_server.ids import IdMaker
 from openfacility_server.jobs import lifecycle, observations, refusals
-from openfacility_server.jobs.engines import EngineDependency, Estimate, JobEngine, Reservation
+from openfacility_server.jobs.engines import (
+    EngineCannot,
+    EngineDependency,
+    EngineError,
+    Estimate,
+    JobEngine,
+    Reservation,
+)
 from openfacility_server.jobs.filters import JobFilter, may_see, owner_seen_by
 from openfacility_server.jobs.model import (
     ArrayCounts,
@@ -198,7 +213,12 @@ class Jobs:
             return [EngineDependency(d.job_id, targets[d.job_id].native_id) for d in spec.dependencies]
 
         dependencies = await self._storage.read(read)
-        return await self._engines[resource].estimate(spec, principal.username, dependencies)
+        try:
+            return await self._engines[resource].estimate(spec, principal.username, dependencies)
+        except EngineCannot as error:
+            raise FailedPrecondition("ENGINE_CANNOT", str(error), resource, {"resource_id": resource}) from error
+        except EngineError as error:
+            return Estimate(refusal=error.refusal)
 
     async def reservations(self, principal: Principal, resource_ids: Sequence[str]) -> Sequence[Reserved]:
         """Returns the reservations that a caller may know of, by start."""

@@ -81,7 +81,7 @@ class Steering:
                 return replace(job, spec=replace(job.spec, hold=True), status=JobStatus(JobState.NEW, reason))
             return lifecycle.moved(job, JobStatus(JobState.HELD, reason), now)
 
-        return await self._steer(principal, job_id, wanted, act, held, "held")
+        return await self._steer(principal, job_id, wanted, act, held, "held", keeps=True)
 
     async def release(self, principal: Principal, job_id: str, wanted: Mutation) -> bytes:
         """Lets a held job, or an array's held elements, start."""
@@ -136,14 +136,16 @@ class Steering:
         change: Callable[[Job, datetime], Job],
         verb: str,
         state: JobState = JobState.QUEUED,
+        *,
+        keeps: bool = False,
     ) -> bytes:
         """Tells the engine, then stores how the engine sees the job; ``state`` is QUEUED for what waiting jobs can
-        have done to them, ACTIVE for what running ones can."""
+        have done to them, ACTIVE for what running ones can. With ``keeps`` it has failed if the job does not still
+        wait afterwards."""
         answer = await answered(self._storage, wanted)
         if answer is not None:
             return answer
-        job, refs = await self._handed_over(principal, job_id)
-        _require(state, job, verb)
+        job, refs = await self._ready_for(principal, job_id, state, verb)
         engine = self._engine(job)
         targets = refs[:1] if engine.takes_arrays else refs
         await self._told(job, act(job, targets, engine))
@@ -160,7 +162,7 @@ class Steering:
                 if current.status.state == JobState.NEW or (current.array_counts and waiting):
                     changes[key] = found, change(current, now)
             observations.save(self._store, tx, changes.values())
-            if state != JobState.ACTIVE:
+            if keeps:
                 _require(state, self._store.load(tx, [job_id])[job_id].job, verb)
             return self._message(tx, job_id)
 
@@ -177,6 +179,25 @@ class Steering:
             current, refs = await self._with_elements(principal, job_id)
             await self._told(current, act(current, refs[:1] if engine.takes_arrays else refs, engine))
         return response
+
+    async def _ready_for(
+        self, principal: Principal, job_id: str, state: JobState, verb: str
+    ) -> tuple[Job, list[JobRef]]:
+        """As ``_handed_over``. Raises FailedPrecondition when the job's state does not allow what is to be done."""
+        job, refs = await self._handed_over(principal, job_id)
+        try:
+            _require(state, job, verb)
+        except FailedPrecondition:
+            if job.status.state == JobState.NEW or job.status.state.final:
+                raise
+            # The engine may know better what is on record here, and nobody is refused for that.
+            seen = await self._engine(job).observe(refs)
+            await self._storage.write(
+                lambda tx: observations.apply(self._store, tx, seen=seen, resource_id=job.resource_id)
+            )
+            job, refs = await self._with_elements(principal, job_id)
+            _require(state, job, verb)
+        return job, refs
 
     def _changes(self, tx: ReadTx, job: Job, seen: Sequence[Observation]) -> list[observations.Change]:
         return observations.changes_of(self._store, tx, seen, job.resource_id)
