@@ -14,12 +14,15 @@ from openfacility_server.jobs.engines.slurm.description import mebibytes, minute
 from openfacility_server.jobs.engines.slurm.errors import GONE, complaints, refused_update
 from openfacility_server.jobs.engines.slurm.rows import QueueRow
 from openfacility_server.jobs.engines.slurm.script import needs_of
+from openfacility_server.jobs.engines.slurm.states import COMPLETING
 from openfacility_server.jobs.model import ResourceSpec
 
 Standing = Callable[[Sequence[JobRef]], Awaitable[Mapping[str, Sequence[QueueRow]]]]
 
 _CHUNK = 400
 _WAITING = frozenset({"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
+# What was put back can be steered while its nodes are still cleaned up; of what has ended there Slurm says so.
+_CLEANED_UP = frozenset({COMPLETING})
 _RUNNING = frozenset({"RUNNING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 _SIGNAL = re.compile(r"(SIG)?[A-Z0-9+]{1,12}")
 # What is said of jobs that changed their state in the meantime, or of elements of an array that are in another one.
@@ -42,15 +45,15 @@ class Steering:
 
     async def cancel(self, refs: Sequence[JobRef], by_operator: bool) -> None:
         """Ends jobs, waiting or running; others are passed over. Raises EngineUnavailable, EngineError."""
-        await self._each(refs, by_operator, _WAITING | _RUNNING, ["scancel"], " ")
+        await self._each(refs, by_operator, _WAITING | _RUNNING | _CLEANED_UP, ["scancel"], " ")
 
     async def hold(self, refs: Sequence[JobRef], by_operator: bool) -> None:
         """Keeps waiting jobs from starting. Raises EngineUnavailable, EngineError."""
-        await self._each(refs, by_operator, _WAITING, ["scontrol", "hold"], ",")
+        await self._each(refs, by_operator, _WAITING | _CLEANED_UP, ["scontrol", "hold"], ",")
 
     async def release(self, refs: Sequence[JobRef], by_operator: bool) -> None:
         """Undoes `hold`. Raises EngineUnavailable, EngineError."""
-        await self._each(refs, by_operator, _WAITING, ["scontrol", "release"], ",")
+        await self._each(refs, by_operator, _WAITING | _CLEANED_UP, ["scontrol", "release"], ",")
 
     async def signal(self, refs: Sequence[JobRef], signal: str, by_operator: bool) -> None:
         """Sends a signal to programs of running jobs, and to what those started, but for processes that made a session
