@@ -126,8 +126,8 @@ type JobsServiceClient interface {
 	// Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
 	// would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 	//
-	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-	// answer.
+	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+	// gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
 	EstimateStart(ctx context.Context, in *EstimateStartRequest, opts ...grpc.CallOption) (*EstimateStartResponse, error)
 	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
 	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.
@@ -421,8 +421,8 @@ type JobsServiceServer interface {
 	// Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
 	// would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 	//
-	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-	// answer.
+	// INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+	// gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
 	EstimateStart(context.Context, *EstimateStartRequest) (*EstimateStartResponse, error)
 	// Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
 	// those for maintenance; an operator sees all. `JobAttributes.reservation_id` takes the `id` of one.

@@ -266,8 +266,8 @@ class JobsServiceServicer(object):
         """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
         would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 
-        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-        answer.
+        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+        gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

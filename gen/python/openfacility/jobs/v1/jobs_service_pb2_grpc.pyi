@@ -131,8 +131,8 @@ class JobsServiceStub:
     """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
     would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 
-    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-    answer.
+    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+    gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
     """
     ListReservations: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ListReservationsRequest, _jobs_service_pb2.ListReservationsResponse]
     """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
@@ -264,8 +264,8 @@ class JobsServiceAsyncStub(JobsServiceStub):
     """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
     would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 
-    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-    answer.
+    INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+    gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
     """
     ListReservations: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ListReservationsRequest, _jobs_service_pb2.ListReservationsResponse]  # type: ignore[assignment]
     """Lists the batch systems' reservations that go on or are to come, by start. A user sees those that they may use, and
@@ -466,8 +466,8 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says what would become of a job if it were submitted now: whether it is acceptable, when it would start and what it
         would charge. Nothing is submitted. What the batch system would refuse is an answer here, not an error.
 
-        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. UNAVAILABLE: the engine does not
-        answer.
+        INVALID_ARGUMENT: as in `SubmitJob`, except for what the batch system would refuse. FAILED_PRECONDITION: the engine
+        gives no estimates (`ENGINE_CANNOT`). UNAVAILABLE: the engine does not answer.
         """
 
     @_abc_1.abstractmethod
