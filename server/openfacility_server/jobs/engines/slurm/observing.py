@@ -82,7 +82,8 @@ def of_row(
     )
     started = fields.time(row.started)
     if stands.state in _WAITING:
-        return replace(observation, expected_start=started if row.state != states.COMPLETING else None)
+        forecast = stands.state == JobState.QUEUED and row.state != states.COMPLETING
+        return replace(observation, expected_start=started if forecast else None)
     ended = fields.time(row.ended) if stands.state.final else None
     return _with_times(observation, started if row.ran else None, ended, row.nodes)
 

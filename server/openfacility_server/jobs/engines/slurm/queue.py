@@ -99,8 +99,7 @@ class Queue:
         time = datetime.now(UTC)
         command = ["squeue", "-r", "-a", "-t", "all", "-h", *which, "-O", columns]
         result = await self._commands.run(command, env={"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"})
-        if result.code != 0:
-            _look_whether_unknown(result)
+        _look_whether_told(result)
         if len(result.out) > _LONG:
             return Look(time, await asyncio.to_thread(queue_rows, result.out, separator))
         return Look(time, queue_rows(result.out, separator))
@@ -111,8 +110,10 @@ async def beside(rows: Sequence[QueueRow], work: Callable[[Sequence[QueueRow]], 
     return await asyncio.to_thread(work, rows) if len(rows) > _MANY else work(rows)
 
 
-def _look_whether_unknown(result: Result) -> None:
-    if "Invalid job id specified" in result.err:
-        return
-    _log.warning("squeue failed with %s: %s", result.code, result.err[:1000])
-    raise EngineUnavailable("The batch system does not tell its queue.")
+def _look_whether_told(result: Result) -> None:
+    if "Invalid job format" in result.err:  # it leaves the column out, and goes on
+        _log.error("this squeue does not have all columns: %s", result.err[:1000])
+        raise EngineUnavailable("This server does not understand this version of Slurm.")
+    if result.code != 0 and "Invalid job id specified" not in result.err:
+        _log.warning("squeue failed with %s: %s", result.code, result.err[:1000])
+        raise EngineUnavailable("The batch system does not tell its queue.")
