@@ -24,7 +24,8 @@ _AWAY = re.compile(
     r"|Unable to establish (control machine|controller) address|Unable to resolve (?!path)"
     r"|No route to host|Insane message length|fetch_config: DNS SRV lookup failed"
     r"|Could not establish a configuration source|Resource temporarily unavailable|Broken pipe"
-    r"|Communication connection failure",
+    r"|Communication (connection|shutdown) failure|Message (send|receive) failure|missing socket|slurm_msg_sendto"
+    r"|Received (zero length message|message length)|Failed to send entire message|Unexpected message received",
     re.IGNORECASE,
 )
 _NOT_REACHED = re.compile(r"\(connect failure\)|Connection refused|standby mode", re.IGNORECASE)
