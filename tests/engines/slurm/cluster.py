@@ -188,7 +188,12 @@ class SlurmCluster:
                 for step in (database, munge, compiled):
                     step.result()
             self._start_together(pool, ["munged", "mariadbd"])
-            self.start_daemon("slurmdbd")
+            try:
+                self.start_daemon("slurmdbd")
+            except SlurmFailed:
+                # On a busy machine a database that has just begun gives it an empty answer, at which it ends.
+                self.kill("slurmdbd")
+                self.start_daemon("slurmdbd")
             if first:
                 self._make_accounts()
                 self._prepared = True
