@@ -13,7 +13,6 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
 
 from openfacility_server.jobs.engines import EngineError, EngineJob, EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm.accounts import Account
@@ -26,7 +25,6 @@ from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 
 _logger = logging.getLogger(__name__)
 
-_Value = TypeVar("_Value")
 Find = Callable[[Sequence[EngineJob]], Awaitable[Mapping[str, Sequence[str]]]]
 Cancel = Callable[[str, Sequence[str]], Awaitable[None]]
 Answers = Callable[[], Awaitable[bool]]
@@ -59,8 +57,8 @@ class Submitting:
         self._find, self._cancel, self._controller_answers = find, cancel, answers
         self._away = False
         self._settle = _SETTLE_BY_COMMAND if rest is None else _SETTLE_BY_REST
-        # What became of jobs here, for the next call about them: an answer, or when they were last sent.
-        self._answers: OrderedDict[str, str | Refusal] = OrderedDict()
+        # When jobs were last sent of which it is not known what became of them. Not what Slurm answered about others of
+        # the same call: a controller that crashed may have forgotten those that it took last.
         self._sent: OrderedDict[str, float] = OrderedDict()
         self._began = self._back = time.monotonic()
         self._menders: set[asyncio.Task[None]] = set()
@@ -76,14 +74,12 @@ class Submitting:
 
         Raises EngineUnavailable.
         """
-        answers: dict[str, str | Refusal | None]
-        answers = {job.id: self._answers[job.id] for job in jobs if job.id in self._answers}
-        if self._away and len(answers) < len(jobs):
+        if self._away:
             await self._come_back()
-        doubtful = [job for job in jobs if job.id not in answers and (job.doubtful or job.id in self._sent)]
+        doubtful = [job for job in jobs if job.doubtful or job.id in self._sent]
         # They keep nobody waiting whose job is new.
         early = [job for job in doubtful if self._settled(job.id) > time.monotonic()]
-        answers |= dict.fromkeys(job.id for job in early)
+        answers: dict[str, str | Refusal | None] = dict.fromkeys(job.id for job in early)
         doubtful = [job for job in doubtful if job.id not in answers]
         answers |= await self._found(doubtful)
         missing = [job for job in jobs if job.id not in answers]
@@ -91,7 +87,7 @@ class Submitting:
         unsure = {job.id for job in doubtful}
         again = [job for job in missing if job.id in unsure]
         if again:
-            self._mend_later(again)
+            self._mend_later(again, {job.id: str(answers[job.id]) for job in again})
         return [answers[job.id] for job in jobs]
 
     async def _come_back(self) -> None:
@@ -137,8 +133,6 @@ class Submitting:
                 group.create_task(work())
         self._away = bool(failures)
         if failures:
-            for job_id, answer in answers.items():
-                _remember(self._answers, job_id, answer)
             raise failures[0]
         return answers
 
@@ -146,7 +140,7 @@ class Submitting:
         try:
             account = await self._identity.account_of(job.owner)
             description = describe(job, account, self._settings)
-            _remember(self._sent, job.id, time.monotonic())
+            self._remember(job.id)
             if self._rest is not None:
                 answer = await self._rest.submit(account.name, description)
             else:
@@ -157,10 +151,16 @@ class Submitting:
             self._sent.pop(job.id, None)
             raise
         except EngineUnavailable:
-            _remember(self._sent, job.id, time.monotonic())  # until now it was being tried
+            self._remember(job.id)  # until now it was being tried
             raise
         self._sent.pop(job.id, None)
         return answer
+
+    def _remember(self, job_id: str) -> None:
+        self._sent[job_id] = time.monotonic()
+        self._sent.move_to_end(job_id)
+        while len(self._sent) > _REMEMBERED:
+            self._sent.popitem(last=False)
 
     async def _sbatch(self, account: Account, description: Description) -> str | Refusal:
         # An empty file instead of our environment: what the script does not set is not set.
@@ -171,31 +171,28 @@ class Submitting:
             return number
         return refusal_of(result.err, description.options)
 
-    async def _mend(self, jobs: Sequence[EngineJob], found: Mapping[str, Sequence[str]]) -> None:
-        """Ends what was taken twice, but for the first."""
+    async def _mend(
+        self, jobs: Sequence[EngineJob], found: Mapping[str, Sequence[str]], told: Mapping[str, str] | None = None
+    ) -> None:
+        """Ends what was taken twice, but for the one that was told of, or the first."""
         for job in jobs:
-            extra = found.get(job.id, ())[1:]
+            native_ids = found.get(job.id, ())
+            kept = (told or {}).get(job.id, "")
+            extra = [other for other in native_ids if other != (kept if kept in native_ids else native_ids[0])]
             if extra:
                 _logger.warning("job taken twice by the batch system", extra={"job_id": job.id, "native_ids": extra})
                 await self._cancel(job.owner, extra)
 
-    def _mend_later(self, jobs: Sequence[EngineJob]) -> None:
+    def _mend_later(self, jobs: Sequence[EngineJob], told: Mapping[str, str]) -> None:
         """Looks once more, in case the first attempt arrives in spite of all."""
 
         async def look() -> None:
             await asyncio.sleep(2 * _SETTLE_BY_REST)
             try:
-                await self._mend(jobs, await self._find(jobs))
+                await self._mend(jobs, await self._find(jobs), told)
             except (EngineUnavailable, EngineError):
                 _logger.warning("could not look for jobs that were taken twice", extra={"jobs": len(jobs)})
 
         task = asyncio.create_task(look())
         self._menders.add(task)
         task.add_done_callback(self._menders.discard)
-
-
-def _remember(known: OrderedDict[str, _Value], job_id: str, value: _Value) -> None:
-    known[job_id] = value
-    known.move_to_end(job_id)
-    while len(known) > _REMEMBERED:
-        known.popitem(last=False)
