@@ -140,6 +140,11 @@ OPTIONS: Mapping[str, Option] = {
     "mem-per-gpu": Option(Kind.MEBIBYTES, "memory_per_gpu", _tres("memory_per_tres")),
     "mincpus": Option(_C, "minimum_cpus_per_node", "minimum_cpus_per_node"),
     "nice": Option(Kind.NUMBER, "nice", "nice"),
+    "no-requeue": Option(
+        _F,
+        lambda value: {"no_requeue": True} if value else {},
+        lambda value: {"requeue": False} if value else {},
+    ),
     "nodelist": Option(_T, "nodelist", _csv("required_nodes")),
     "ntasks-per-core": Option(_C, "tasks_per_core", "tasks_per_core"),
     "ntasks-per-socket": Option(_C, "tasks_per_socket", "tasks_per_socket"),
