@@ -68,6 +68,7 @@ class Driven:
     natives: dict[str, str] = field(default_factory=dict)
     seen: defaultdict[str, list[Observation]] = field(default_factory=lambda: defaultdict(list))
     faults: list[str] = field(default_factory=list)
+    passed_over: list[Observation] = field(default_factory=list)
     prolonged_may_end: Path = Path()
     limited: dict[str, str] = field(default_factory=dict)
     _task: asyncio.Task[None] | None = None
@@ -113,11 +114,21 @@ class Driven:
 
     def _note(self, batch: Iterable[Observation]) -> None:
         for new in batch:
+            if self._is_anothers(new):
+                self.passed_over.append(new)
+                continue
             told = self.seen[new.job_id]
             last = told[-1] if told else None
             if last is not None and last.state.final and _verdict(new) != _verdict(last):
                 self.faults.append(f"{new.job_id} was {_verdict(last)}, and then {_verdict(new)}")
             told.append(new)
+
+    def _is_anothers(self, seen: Observation) -> bool:
+        """Whether it is a job that only bears the name of one of ours, as the server takes it."""
+        job = self.given.get(seen.job_id) or self.given.get(seen.job_id.partition("_")[0])
+        if job is None:
+            return False
+        return seen.owner not in ("", job.owner) or seen.native_id != self.natives.get(seen.job_id, seen.native_id)
 
     # Jobs
 
@@ -155,11 +166,21 @@ class Driven:
         spec = replace(spec, directory=spec.directory or str(self.directory()))
         return [self.job(spec, f"{array_id}_{i}", array_job_id=array_id, array_index=i) for i in indices]
 
+    async def answers(self, jobs: Sequence[EngineJob]) -> list[str | Refusal]:
+        """Submits jobs, again and again those of which the engine is not certain yet; returns what became of them."""
+        answers = list(await self.engine.submit(jobs))
+        assert len(answers) == len(jobs)
+        while None in answers:  # not known yet: asked again, as the server does
+            await asyncio.sleep(0.1)
+            left = [index for index, answer in enumerate(answers) if answer is None]
+            again = await self.engine.submit([replace(jobs[index], doubtful=True) for index in left])
+            for index, answer in zip(left, again, strict=True):
+                answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
     async def hand_over(self, jobs: Sequence[EngineJob]) -> None:
         """Submits jobs, which have to be taken."""
-        answers = await self.engine.submit(jobs)
-        assert len(answers) == len(jobs)
-        for job, answer in zip(jobs, answers, strict=True):
+        for job, answer in zip(jobs, await self.answers(jobs), strict=True):
             assert isinstance(answer, str), f"{job.spec}: {answer}"
             assert answer
             self.natives[job.id] = answer
