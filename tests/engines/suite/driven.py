@@ -124,10 +124,10 @@ class Driven:
             told.append(new)
 
     def _is_anothers(self, seen: Observation) -> bool:
-        """Whether it is a job that only bears the name of one of ours, as the server takes it."""
+        """Whether it is another engine's job, or only bears the name of one of ours, as the server takes it."""
         job = self.given.get(seen.job_id) or self.given.get(seen.job_id.partition("_")[0])
         if job is None:
-            return False
+            return seen.external is None
         return seen.owner not in ("", job.owner) or seen.native_id != self.natives.get(seen.job_id, seen.native_id)
 
     # Jobs

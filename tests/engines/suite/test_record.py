@@ -21,7 +21,7 @@ async def test_submit_again(engine: Driven) -> None:
     again = replace(engine.given[job_id], doubtful=True)
 
     async def same() -> None:
-        assert list(await engine.engine.submit([again])) == [engine.natives[job_id]]
+        assert await engine.answers([again]) == [engine.natives[job_id]]
 
     await same()
     await engine.engine.release(engine.refs([job_id]), by_operator=False)
@@ -44,12 +44,11 @@ async def test_submit_many_again(engine: Driven) -> None:
     array = engine.elements(replace(spec, array=JobArray(0, 2)))
     await engine.hand_over(array)
     doubtful = [replace(job, doubtful=True) for job in (*jobs, *array)]
-    answers = await engine.engine.submit(doubtful)
+    answers = await engine.answers(doubtful)
     for job, answer in zip(doubtful, answers, strict=True):
         assert isinstance(answer, str)
         assert answer == before.get(job.id, answer)
     await engine.hand_over(doubtful)
-    ids = [job_id for job_id in engine.natives if job_id in {job.id for job in doubtful}]
     array_id = array[0].array_job_id or array[0].id
     ids = [*(job.id for job in jobs), *(f"{array_id}_{index}" for index in range(3))]
     await engine.ends_of(ids)
