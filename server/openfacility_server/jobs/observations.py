@@ -53,8 +53,9 @@ def _found_outside(seen: Observation, resource_id: str) -> Job | None:
 
 
 def _same_job(job: Job, seen: Observation, resource_id: str) -> bool:
-    """Whether an observation is about this job, and not about one that somebody gave its name."""
-    return job.resource_id == resource_id and seen.owner in ("", job.owner)
+    """Whether an observation is about this job, and not about one that somebody gave its name, or its twin."""
+    same = not job.native_id or seen.native_id in ("", job.native_id)
+    return same and job.resource_id == resource_id and seen.owner in ("", job.owner)
 
 
 def _asked_for(seen: Observation, found: Working | None) -> Observation:
