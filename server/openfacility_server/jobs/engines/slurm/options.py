@@ -124,7 +124,7 @@ OPTIONS: Mapping[str, Option] = {
     "cpu-freq": Option(_T, "cpu_frequency", "cpu_frequency"),
     "cpus-per-gpu": Option(_C, "cpus_per_gpu", _tres("cpus_per_tres")),
     "deadline": Option(Kind.MOMENT, "deadline", "deadline"),
-    "delay-boot": Option(Kind.MINUTES, "delay_boot", "delay_boot"),
+    "delay-boot": Option(Kind.MINUTES, "delay_boot", lambda value: {"delay_boot": 60 * int(value)}),  # seconds there
     "distribution": Option(_T, "distribution", "distribution"),
     "exclude": Option(_T, "exclude_nodes", _csv("excluded_nodes")),
     "gpus": Option(_T, "gpus", _tres("tres_per_job")),
