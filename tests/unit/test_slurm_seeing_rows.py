@@ -346,7 +346,7 @@ def test_the_elements_of_an_array_of_ours() -> None:
 
 
 def end_of(ref: JobRef, *rows: AccountRow, array_in_queue: bool = False) -> Observation | None:
-    return naming().end_of(ref, [Record(row, 4096) for row in rows], NOW, array_in_queue)
+    return naming().end_of(ref, [Record(row, 4096) for row in rows], NOW, array_in_queue=array_in_queue)
 
 
 def test_an_end_by_accounting() -> None:

@@ -20,16 +20,16 @@ from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record
 _log = logging.getLogger(__name__)
 
 _USAGE_SECONDS = 3.0
-_AGAIN_SECONDS = 10.0
+_AGAIN_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 _MOST = 20_000
 _BATCH = 200
-_TRIES = 4
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What to look up about a job. ``number`` and ``submitted`` tell the run whose use is wanted."""
+    """What to look up about a job: what a run used, by ``number`` and ``submitted``, else how it ended."""
 
     seen: Observation
     number: str = ""
@@ -78,12 +78,17 @@ class Afterwards:
     async def _step(self) -> None:
         self._more.clear()
         if self._left:
-            await self._find_ends(self._left[:_BATCH])
-            del self._left[:_BATCH]
+            batch = self._left[:_BATCH]
+            await self._find_ends(batch)
+            del self._left[: len(batch)]  # more may have come meanwhile
             return
         wait = self._waiting[0][0] - time.monotonic() if self._waiting else None
         if wait is not None and wait <= 0:
-            await self._find_usage(self._due())
+            due = self._due()
+            self._left += [one for one in due if not one.number]
+            await self._find_usage([one for one in due if one.number])
+            if self._left:
+                return
             # In between more come together, so that a busy cluster is asked no more often.
             wait = _PAUSE_SECONDS
         try:
@@ -111,11 +116,13 @@ class Afterwards:
         await self._accounting.catch_up()
         now = datetime.now(UTC)
         refs = [_ref(one.seen, one.create_time or now) for one in wanted]
-        self._found += (await self._ends.of(refs)).values()
+        ends = await self._ends.of(refs, caught_up=True)
+        self._found += ends.values()
+        self._try_again(one for one in wanted if one.seen.job_id not in ends)
 
     async def _find_usage(self, due: list[_Wanted]) -> None:
         try:
-            records = await self._accounting.runs({one.number for one in due})
+            records = await self._accounting.runs({one.number for one in due}) if due else []
         except EngineUnavailable:
             self._try_again(due)
             raise
@@ -132,7 +139,7 @@ class Afterwards:
     def _try_again(self, wanted: Iterable[_Wanted]) -> None:
         for one in wanted:
             if one.tries + 1 < _TRIES and self._accounting.kept:
-                self._later(replace(one, tries=one.tries + 1), _AGAIN_SECONDS)
+                self._later(replace(one, tries=one.tries + 1), _AGAIN_SECONDS * 4**one.tries)
 
 
 def _ref(told: Observation, submitted: datetime) -> JobRef:

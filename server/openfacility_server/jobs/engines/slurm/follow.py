@@ -85,7 +85,9 @@ class Follower:
         try:
             while not closing.done():
                 working = asyncio.create_task(self._work())
-                await asyncio.wait({working, closing}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({working, closing, finishing}, return_when=asyncio.FIRST_COMPLETED)
+                if finishing.done():
+                    finishing.result()  # it ends by an error only
                 if working.done() and (news := working.result()):
                     yield news
         finally:

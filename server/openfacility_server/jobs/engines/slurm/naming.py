@@ -195,10 +195,19 @@ class Naming:
         return recent and self._owners.owner_of(row.user) == ref.owner
 
     def end_of(
-        self, ref: JobRef, records: Sequence[Record], now: datetime, array_in_queue: bool = False
+        self,
+        ref: JobRef,
+        records: Sequence[Record],
+        now: datetime,
+        *,
+        array_in_queue: bool = False,
+        caught_up: bool = True,
     ) -> Observation | None:
         """Returns how a job that the queue does not have ended, by the records of its number; None when that is not
-        known. ``array_in_queue``: the queue has other elements of its array.
+        known.
+
+        ``array_in_queue``: the queue has others of its array, or the array itself; ``caught_up``: accounting has been
+        told everything.
         """
         number, _, index = ref.native_id.partition("_")
         mine = [record for record in records if record.array == number and self._owns(ref, record)]
@@ -207,15 +216,25 @@ class Naming:
         last = _last_run([record for record in mine if record.native_id == ref.native_id], self._start(ref))
         if last is not None:
             return observing.of_record(last, ref.id, ref.native_id, ref.owner, now)
-        if not index or not mine:
+        if not index:
             return None
         rests = [record for record in mine if record.is_rest and record.may_cover(int(index))]
         # What accounting takes to be waiting is not always so: the queue knows better.
         rests = [record for record in rests if record.final or not array_in_queue]
         if rests:
             return observing.of_record(rests[-1], ref.id, ref.native_id, ref.owner, now)
+        if not caught_up or not (mine or array_in_queue):
+            return None
         # Slurm keeps nothing of an element that was canceled by itself before it started.
         return observing.canceled_unseen(ref.id, ref.native_id, ref.owner, now)
+
+    def is_array_of(self, ref: JobRef, row: QueueRow) -> bool:
+        """Whether a row is of the array that a job is an element of."""
+        if self._owners.owner_of(row.user) != ref.owner:
+            return False
+        if ref.external:
+            return not row.our_id and fields.number(row.submitted) >= _origin_in(ref.id)
+        return our_id(row.comment) == ref.id.partition("_")[0]
 
     def _end_of_array(self, ref: JobRef, mine: Sequence[Record], now: datetime) -> Observation | None:
         last = {record.native_id: record for record in mine}

@@ -59,7 +59,6 @@ def of_row(
     """
     word, status, by_owner = row.state, fields.number(row.status), True
     if record is not None and record.final:
-        # The user in accounting's record of a job that ended just now may still be nobody's.
         by_owner = not record.canceled_by_another(row.uid)
         if word == states.COMPLETING:
             # The queue's status is the better one: accounting takes 128 off an exit code beyond that.

@@ -166,7 +166,8 @@ class Record:
     def canceled_by_another(self, uid: str) -> bool:
         """Whether somebody else than the job's user, by number, canceled it; False where that is not told."""
         who = self.row.state.removeprefix(f"{states.CANCELED} by ")
-        return who.isdigit() and who != uid
+        # Accounting learns of the user's number late.
+        return who.isdigit() and who != uid and (uid != "0" or self.row.user == "root")
 
     @property
     def submitted(self) -> datetime | None:

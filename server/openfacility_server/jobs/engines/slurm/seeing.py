@@ -158,15 +158,15 @@ class Seeing:
 
     async def _ended(self, refs: Sequence[JobRef]) -> list[Observation]:
         """Returns how jobs ended that the queue does not have."""
-        ends = await self._ends(refs)
+        ends = await self._ends(refs, caught_up=False)
         unknown = [ref for ref in refs if ref.id not in ends]
         if unknown:
             # Before a job is given up accounting must have been told everything.
             await self._accounting.catch_up()
-            ends |= await self._ends(unknown)
+            ends |= await self._ends(unknown, caught_up=True)
         return list(ends.values())
 
-    async def _ends(self, refs: Sequence[JobRef]) -> dict[str, Observation]:
+    async def _ends(self, refs: Sequence[JobRef], *, caught_up: bool) -> dict[str, Observation]:
         known = [ref for ref in refs if ref.native_id]
         unknown = {ref.id: ref for ref in refs if not ref.native_id}
         commented = await self._in_accounting(list(unknown.values()))
@@ -174,7 +174,7 @@ class Seeing:
             index = job_id.partition("_")[2]
             native_id = f"{record.array}_{index}" if index else record.array
             known.append(replace(unknown[job_id], native_id=native_id))
-        return dict(await self._ending.of(known))
+        return dict(await self._ending.of(known, caught_up=caught_up))
 
     async def _in_accounting(self, jobs: Sequence[JobRef | EngineJob]) -> list[tuple[str, Record]]:
         """Returns what accounting has with the jobs' comments, oldest first, each with our id."""
