@@ -194,9 +194,7 @@ async def test_signal_that_kills(engine: Driven) -> None:
     job_id = await started(engine, shell("exec sleep 1000"))
     await engine.engine.signal(engine.refs([job_id]), "KILL", by_operator=False)
     end = await engine.end_of(job_id)
-    killed = (JobState.FAILED, JobReason.SIGNALED, 9)
-    canceled = (JobState.CANCELED, JobReason.CANCELED_BY_OWNER, None)  # which is what Slurm takes it for
-    assert (end.state, end.reason, end.signal) == (canceled if engine.kind.slurm else killed)
+    assert (end.state, end.reason, end.signal) == (JobState.FAILED, JobReason.SIGNALED, 9)
 
 
 # Putting back
