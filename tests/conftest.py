@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Tests start programs all the time; gRPC's way with forks is not made for that. It has to know before it is loaded.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import pytest
 
 pytest_plugins = ["tests.engines.postgres", "tests.engines.oidc", "tests.engines.slurm"]

@@ -20,7 +20,7 @@ from tests.engines.postgres import PostgresServer
 from tests.engines.slurm import SlurmCluster
 from tests.faults.server_support import Follower, calling, current_revision, patiently, serving, until
 from tests.support.calls import FINAL, Caller, Refused, refused
-from tests.support.slurm import WAYS, slurm_config
+from tests.support.slurm import WAYS, slurm_config, users_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -161,6 +161,12 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
             ended = await alice.submit("/bin/sh", "-c", "exit 7", attributes=SHORT)
             waiting = await alice.submit("/bin/true", hold=True, attributes=SHORT)
             await asyncio.to_thread(server.stop)
+        user = users_of(cluster)["alice"]
+        outside = ("sbatch", "--parsable", "-J", "outside", "-p", "regular", "-t", "5")
+        single = cluster.run(*outside, "--wrap", "exit 3", user=user).stdout.strip()
+        array = cluster.run(*outside, "-a", "1-5:2", "--wrap", "true", user=user).stdout.strip()
+        await until(lambda: "3:0" in cluster.run("sacct", "-nXP", "-j", single, "-o", "ExitCode").stdout)
+        await until(lambda: cluster.run("sacct", "-nXP", "-j", array, "-o", "State").stdout.count("COMPLETED") == 3)
         await until(lambda: "7:0" in cluster.run("sacct", "-nXP", "-j", ended.native_id, "-o", "ExitCode").stdout)
         await asyncio.to_thread(_forget_all, cluster)
         await asyncio.to_thread(server.start)
@@ -168,6 +174,7 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
             done = await alice.wait(ended.id)
             assert (done.status.state, done.status.exit_code) == (pb.JOB_STATE_FAILED, 7)
             assert done.HasField("start_time")
+            await _came_and_went(alice, single, array)
             # Its number is given again, to another job.
             other = await alice.submit("/bin/sleep", "1", attributes=SHORT)
             numbers = {ended.native_id, waiting.native_id}
@@ -179,6 +186,21 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
             assert current.status.state != pb.JOB_STATE_COMPLETED
             await alice.cancel(waiting.id)
             assert (await alice.wait(waiting.id)).status.state in {pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELED}
+
+
+async def _came_and_went(alice: Caller, single: str, array: str) -> None:
+    """Jobs that were submitted around us and ended while no server ran are there, with their ends."""
+    async with alice.watch(filter=rpc.JobFilter(name="outside")) as watch:
+        while len({change.job.id for change in watch.changes}) < 2:
+            await watch.next()
+    found = (await alice.list(rpc.JobFilter(name="outside"))).jobs
+    by_number = {job.native_id: job for job in found}
+    assert all(job.external for job in found)
+    assert (by_number[single].status.state, by_number[single].status.exit_code) == (pb.JOB_STATE_FAILED, 3)
+    assert by_number[single].spec.attributes.queue_name == "regular"
+    assert by_number[array].status.state == pb.JOB_STATE_COMPLETED
+    elements = (await alice.list(rpc.JobFilter(array_job_id=by_number[array].id))).jobs
+    assert [element.native_id for element in elements] == [f"{array}_{index}" for index in (1, 3, 5)]
 
 
 def _forget_all(cluster: SlurmCluster) -> None:

@@ -91,7 +91,8 @@ class Reconciler:
     # What the engine sees.
 
     async def _follow(self) -> None:
-        async with contextlib.aclosing(self._engine.follow()) as seen:  # type: ignore[type-var]
+        since = await self._storage.read(lambda tx: self._store.compared(tx, self._resource_id))
+        async with contextlib.aclosing(self._engine.follow(since)) as seen:  # type: ignore[type-var]
             async for batch in seen:
                 await self._take(batch)
 
@@ -262,13 +263,15 @@ class Reconciler:
         )
         self._unsettled = self._unsettled or None in answers
         # A job that the engine had from before a crash may have been held since.
+        doubtful = any(working.todo & Todo.TRIED for working in ready)
         for reason in (JobReason.HELD_BY_OWNER, JobReason.HELD_BY_OPERATOR):
             held = [
                 replace(lifecycle.ref_of(job), native_id=answer)
                 for job, answer in zip(jobs, answers, strict=True)
                 if job.spec.hold and _hold_reason(job) == reason and isinstance(answer, str)
             ]
-            if held:
+            # What an engine is only told once was told so with the job.
+            if held and (reason == JobReason.HELD_BY_OPERATOR or doubtful or not self._engine.verdict_wait):
                 await self._hold(held, reason)
         told = {job.id: (job, answer) for job, answer in zip(jobs, answers, strict=True) if answer is not None}
         any_told = bool(told)

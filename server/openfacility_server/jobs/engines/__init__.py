@@ -273,9 +273,11 @@ class JobEngine(Protocol):
         """Returns how all jobs stand that the engine has in hand, unfinished at least; also those that were submitted
         around this service."""
 
-    def follow(self) -> AsyncIterator[Sequence[Observation]]:
+    def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
         """Yields what changes, as it changes, from the call on: at least once per change, in order per job.
 
+        ``since`` is up to when jobs were followed before: jobs from outside that have come and gone after it are told
+        too, where the engine has a record of them.
         The caller asks `observe` for its unfinished jobs first; nothing that happens after this call is made is missed.
         """
 

@@ -241,7 +241,7 @@ class LocalEngine:
             message = f"The output cannot be read: {error.strerror or 'failure'}."
             raise EngineError(Refusal(message, "OUTPUT_UNREADABLE")) from error
 
-    async def follow(self) -> AsyncIterator[Sequence[Observation]]:
+    async def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
         """Leads the spool, once no other process does, and yields what changes.
 
         The first batches tell how every unfinished job stands: what has happened under the leader before is in them.

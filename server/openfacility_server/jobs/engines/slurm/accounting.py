@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from openfacility_server.jobs.engines import EngineUnavailable
 from openfacility_server.jobs.engines.slurm import fields
 from openfacility_server.jobs.engines.slurm.commands import Commands
-from openfacility_server.jobs.engines.slurm.rows import ACCOUNT_COLUMNS, Record, records
+from openfacility_server.jobs.engines.slurm.rows import ACCOUNT_COLUMNS, AccountRow, Record, records
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 _CHUNK = 200
@@ -59,6 +61,20 @@ class Accounting:
         window = ["-S", f"uts{int(since.timestamp())}", "-E", "now", "-s", _STATES]
         return await self._ask(["-X", "-u", user, *window])
 
+    async def ended(self, since: datetime, words: str, more: str) -> list[tuple[Record, Sequence[str]]]:
+        """Returns the runs of everybody's jobs that ended in one of some states after a time, in the order of their
+        submission; each with further columns. Raises EngineUnavailable.
+        """
+        which = ["-X", "-a", "-S", f"uts{int(since.timestamp())}", "-E", "now", "-s", words]
+        width = len(AccountRow._fields)
+
+        def read(text: str, separator: str) -> list[tuple[Record, Sequence[str]]]:
+            rows = fields.table(text, separator, width + len(more.split(",")))
+            return [(Record(AccountRow._make(row[:width])), row[width:]) for row in rows]
+
+        found = await self._read(which, f"{ACCOUNT_COLUMNS},{more}", read)
+        return sorted(found, key=lambda one: _order(one[0]))
+
     async def catch_up(self) -> None:
         """Returns when the controller has told accounting everything up to now.
 
@@ -73,8 +89,11 @@ class Accounting:
         raise EngineUnavailable("The batch system's accounting is behind.")
 
     async def _ask(self, which: Sequence[str]) -> list[Record]:
+        return sorted(await self._read(which, ACCOUNT_COLUMNS, records), key=_order)
+
+    async def _read(self, which: Sequence[str], columns: str, read: Callable[[str, str], list[_T]]) -> list[_T]:
         separator = fields.separator()
-        command = ["sacct", "-D", "-n", "-p", "--noconvert", f"--delimiter={separator}", *which, "-o", ACCOUNT_COLUMNS]
+        command = ["sacct", "-D", "-n", "-p", "--noconvert", f"--delimiter={separator}", *which, "-o", columns]
         env = {"SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
         result = await self._commands.run(command, env=env, timeout=self._timeout)
         if result.code != 0:
@@ -82,12 +101,8 @@ class Accounting:
             return []
         self.kept = True
         if len(result.out) > _LONG:
-            found = await asyncio.to_thread(records, result.out, separator)
-        else:
-            found = records(result.out, separator)
-        return sorted(
-            found, key=lambda record: (fields.number(record.row.submitted), fields.number(record.row.started))
-        )
+            return await asyncio.to_thread(read, result.out, separator)
+        return read(result.out, separator)
 
     def _look_whether_kept(self, err: str) -> None:
         if "accounting storage is disabled" in err.lower():
@@ -95,3 +110,7 @@ class Accounting:
             return
         _log.warning("sacct failed: %s", err[:1000])
         raise EngineUnavailable("The batch system's accounting does not answer.")
+
+
+def _order(record: Record) -> tuple[int, int]:
+    return fields.number(record.row.submitted), fields.number(record.row.started)

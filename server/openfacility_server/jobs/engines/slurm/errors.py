@@ -226,7 +226,8 @@ _CASES = (
 GONE = re.compile(r"Invalid job id|already (finished|completing)", re.IGNORECASE)
 _OPTION = re.compile(r"--([a-z][a-z-]*)")
 _NOISE = re.compile(
-    r"^(sbatch|scontrol|scancel|srun|allocation failure|slurm_\w+ error)(: error)?: |^error: |^Batch job submission failed: ",
+    r"^(sbatch|scontrol|scancel|srun|allocation failure|slurm_\w+ error)(: error)?: "
+    r"|^error: |^Batch job submission failed: ",
     re.IGNORECASE,
 )
 

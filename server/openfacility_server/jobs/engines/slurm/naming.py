@@ -21,8 +21,6 @@ from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record, our_id
 _CLOCKS = timedelta(seconds=60)
 _ROUNDED = timedelta(seconds=2)
 _EXTERNAL = re.compile(r"s(\d+)t([0-9a-z]+)(?:_(\d+))?")
-# A run that ended so may be followed by another one of the same job.
-_AGAIN = (states.REQUEUED, "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 _MOST_ENDINGS = 400
 _ENDINGS_SECONDS = 0.3
 _ENDINGS_AGAIN_SECONDS = 0.03
@@ -154,7 +152,7 @@ class Naming:
         for row in wanted:
             record = by_key.get(key_of(row)) or rests.get((row.number, row.submitted))
             # A run that may be followed by another is over only when its nodes are free.
-            if record is not None and not (row.state == states.COMPLETING and record.state in _AGAIN):
+            if record is not None and not (row.state == states.COMPLETING and record.state in states.AGAIN):
                 self._endings[key_of(row)] = record
         learned = [self._endings.get(key_of(row)) for row in wanted]
         return all(record is not None and record.is_settled for record in learned)
@@ -308,7 +306,7 @@ def _first_submitted(records: Sequence[Record], row: QueueRow) -> int:
     runs = [record for record in records if record.array == row.array and record.row.user == row.user]
     for record in reversed(runs):
         submitted = fields.number(record.row.submitted)
-        if submitted < first and record.state not in _AGAIN:
+        if submitted < first and record.state not in states.AGAIN:
             break
         first = min(first, submitted)
     return first
@@ -322,7 +320,7 @@ def _last_run(runs: Sequence[Record], start: datetime | None) -> Record | None:
     if not runs:
         return None
     last = min(range(len(runs)), key=lambda place: _distance(runs[place], start))
-    while last + 1 < len(runs) and runs[last].state in _AGAIN:
+    while last + 1 < len(runs) and runs[last].state in states.AGAIN:
         last += 1
     return runs[last]
 

@@ -18,6 +18,7 @@ from openfacility_server.jobs.engines.slurm.controller import Controller
 from openfacility_server.jobs.engines.slurm.ends import Ends
 from openfacility_server.jobs.engines.slurm.follow import MOST_HINTS, Follower, Progress
 from openfacility_server.jobs.engines.slurm.hints import Hints
+from openfacility_server.jobs.engines.slurm.history import History
 from openfacility_server.jobs.engines.slurm.identity import Identity
 from openfacility_server.jobs.engines.slurm.naming import Index, Naming
 from openfacility_server.jobs.engines.slurm.queue import Look, Queue, beside
@@ -120,14 +121,16 @@ class Seeing:
             found[job_id].setdefault(record.array, fields.number(record.row.submitted))
         return {job_id: tuple(sorted(numbers, key=lambda n: (numbers[n], int(n)))) for job_id, numbers in found.items()}
 
-    async def follow(self) -> AsyncIterator[Sequence[Observation]]:
-        """Yields what changes until `close`, at first all that the queue has; waits while the controller is away."""
+    async def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
+        """Yields what changes until `close`, at first all that the queue has, and soon what ended around us after
+        ``since``; waits while the controller is away."""
         hints = Hints(self._settings.events, self._settings.controller_log, MOST_HINTS)
+        history = History(self._settings, self._accounting, self._identity)
         follower = Follower(
             self._queue,
             self._naming,
             self._controller,
-            Afterwards(self._accounting, self._ending),
+            Afterwards(self._accounting, self._ending, history, since),
             hints,
             self._settings.reconcile,
             self._closing,

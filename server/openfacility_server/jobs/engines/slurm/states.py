@@ -11,6 +11,8 @@ from openfacility_server.jobs.model import JobReason, JobState
 COMPLETING = "COMPLETING"
 CANCELED = "CANCELLED"
 REQUEUED = "REQUEUED"
+# A run that ended so may be followed by another one of the same job.
+AGAIN = (REQUEUED, "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 NEVER_SATISFIED = "DependencyNeverSatisfied"
 
 _HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
