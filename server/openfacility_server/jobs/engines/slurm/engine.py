@@ -20,7 +20,6 @@ from openfacility_server.jobs.engines import (
     Reservation,
 )
 from openfacility_server.jobs.engines.cluster import ClusterView, NodeOutage
-from openfacility_server.jobs.engines.slurm.accounting import Accounting
 from openfacility_server.jobs.engines.slurm.accounts import Accounts
 from openfacility_server.jobs.engines.slurm.acting import Acting
 from openfacility_server.jobs.engines.slurm.checks import problems_of
@@ -63,8 +62,7 @@ class SlurmEngine:
         )
         self._steering = Steering(acting, self._seeing.standing)
         self._estimating = Estimating(settings, identity, commands)
-        accounting = Accounting(commands, settings.timeout.total_seconds())
-        self._output = Output(settings, identity, accounting, self._seeing.standing)
+        self._output = Output(settings, identity, self._seeing.standing, self._seeing.last_run)
 
     @property
     def verdict_wait(self) -> timedelta:

@@ -192,6 +192,13 @@ class Naming:
         recent = submitted is not None and submitted >= ref.create_time - _CLOCKS
         return recent and self._owners.owner_of(row.user) == ref.owner
 
+    def run_of(self, ref: JobRef, records: Sequence[Record]) -> Record | None:
+        """Returns the last run of a job or an element that the queue does not have, by the records of its number; None
+        when none of them is known to be it."""
+        mine = [record for record in records if record.native_id == ref.native_id and self._owns(ref, record)]
+        last = _last_run(mine, self._start(ref))
+        return last if last is not None and last.final else None
+
     def end_of(
         self,
         ref: JobRef,

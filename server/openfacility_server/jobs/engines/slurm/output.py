@@ -18,16 +18,16 @@ from datetime import UTC, datetime, timedelta
 from openfacility_server.jobs.engines import EngineError, EngineUnavailable, JobRef, OutputStream, Refusal
 from openfacility_server.jobs.engines.nodenames import expand as node_names
 from openfacility_server.jobs.engines.slurm import fields
-from openfacility_server.jobs.engines.slurm.accounting import Accounting
 from openfacility_server.jobs.engines.slurm.accounts import Account
 from openfacility_server.jobs.engines.slurm.commands import PATH
 from openfacility_server.jobs.engines.slurm.description import job_name, output_patterns
 from openfacility_server.jobs.engines.slurm.identity import Identity
-from openfacility_server.jobs.engines.slurm.rows import QueueRow
+from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record
 from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 from openfacility_server.jobs.model import JobSpec
 
 Standing = Callable[[Sequence[JobRef]], Awaitable[Mapping[str, Sequence[QueueRow]]]]
+LastRun = Callable[[JobRef], Awaitable[Record | None]]
 
 _NO_TASK = 4294967294  # what Slurm writes for %a of a job that is no element of an array
 _SYMBOL = re.compile(r"%(?:(%)|(\d*)([AaJjNnstux]))")
@@ -71,10 +71,12 @@ class Names:
 class Output:
     """Opens output files of one cluster's jobs. For one event loop."""
 
-    def __init__(self, settings: SlurmSettings, identity: Identity, accounting: Accounting, standing: Standing) -> None:
-        """``standing`` returns the rows that jobs have in the queue, by our ids."""
+    def __init__(self, settings: SlurmSettings, identity: Identity, standing: Standing, last_run: LastRun) -> None:
+        """``standing`` returns the rows that jobs have in the queue, by our ids; ``last_run`` what accounting has of
+        one that is not there.
+        """
         self._settings, self._identity = settings, identity
-        self._accounting, self._standing = accounting, standing
+        self._standing, self._last_run = standing, last_run
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def open(self, ref: JobRef, spec: JobSpec, stream: OutputStream) -> int | None:
@@ -113,13 +115,11 @@ class Output:
 
     async def _recorded(self, ref: JobRef, spec: JobSpec, account: Account) -> Names | None:
         """Returns the names of a job that the queue does not have; None when it has never started."""
-        array, _, index = ref.native_id.partition("_")
-        runs = [run for run in await self._accounting.runs([array], steps=False) if run.native_id == ref.native_id]
-        mine = [run.row for run in runs if run.row.user == account.name and fields.number(run.row.started)]
-        if not mine:
+        run = await self._last_run(ref)
+        if run is None or not fields.number(run.row.started) or run.row.nodes.startswith("None assigned"):
             return None
-        last = mine[-1]
-        return Names(last.raw_id, array, index, _first(last.nodes), account.name, job_name(spec))
+        array, _, index = ref.native_id.partition("_")
+        return Names(run.row.raw_id, array, index, _first(run.row.nodes), account.name, job_name(spec))
 
     async def _open(self, path: str, account: Account) -> int:
         own = os.geteuid()
@@ -129,22 +129,8 @@ class Output:
             groups = ",".join(str(group) for group in account.groups)
             command = [sys.executable, "-I", "-S", "-c", _OPENER, path, str(account.uid), str(account.gid), groups]
         elif self._settings.sudo:
-            command = [
-                "sudo",
-                "-n",
-                "-u",
-                account.name,
-                "--",
-                "python3",
-                "-I",
-                "-S",
-                "-c",
-                _OPENER,
-                path,
-                "-",
-                "-",
-                "-",
-            ]
+            as_user = ["sudo", "-n", "-u", account.name, "--"]
+            command = [*as_user, "python3", "-I", "-S", "-c", _OPENER, path, "-", "-", "-"]
         else:
             raise _unreadable("This server may not read files as you on this cluster.")
         async with self._room:

@@ -82,6 +82,14 @@ class Seeing:
         """
         return await self._choose(refs, await self._look(refs)) if refs else {}
 
+    async def last_run(self, ref: JobRef) -> Record | None:
+        """Returns accounting's record of a job or an element that the queue does not have; None when it has none.
+
+        Raises EngineUnavailable.
+        """
+        records = await self._accounting.runs([ref.native_id.partition("_")[0]], steps=False)
+        return self._naming.run_of(ref, records)
+
     async def _choose(self, refs: Sequence[JobRef], look: Look) -> dict[str, list[QueueRow]]:
         """Returns the row of each job, of an array those of its elements, by our ids."""
         await self._naming.learn(look.rows)
