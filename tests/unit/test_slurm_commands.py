@@ -93,6 +93,25 @@ async def test_what_is_not_installed_was_not_told_anything() -> None:
         await Commands(SETTINGS).run(["no-such-command"])
 
 
+async def test_ended_from_outside() -> None:
+    """It is not known what became of what it was to do."""
+    with pytest.raises(EngineUnavailable, match="ended from outside") as ended:
+        await Commands(SETTINGS).run(["sh", "-c", "kill -9 $$"])
+    assert not isinstance(ended.value, NotReachedError)
+
+
+async def test_a_place_is_not_waited_for_long() -> None:
+    commands = Commands(SETTINGS)
+    silent = [asyncio.create_task(commands.run(["sleep", "1000"])) for _ in range(8)]
+    await asyncio.sleep(0)
+    with pytest.raises(NotReachedError, match="too many"):
+        await commands.run(["true"], timeout=0.1)
+    for task in silent:
+        task.cancel()
+    await asyncio.gather(*silent, return_exceptions=True)
+    assert (await commands.run(["true"])).code == 0
+
+
 async def test_a_daemon_that_is_away() -> None:
     words = "squeue: error: Unable to contact slurm controller (connect failure)"
     with pytest.raises(NotReachedError, match="controller"):

@@ -25,7 +25,7 @@ _OF_ACCOUNTING = ("sacct", "sacctmgr", "sreport", "sshare")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended (negative: the signal), and what it wrote."""
+    """The exit code of a command, and what it wrote."""
 
     code: int
     out: str
@@ -61,14 +61,27 @@ class Commands:
         """
         limit = self._settings.timeout.total_seconds() if timeout is None else timeout
         command, environment = await self.prepared(argv, user, env or {})
-        async with self._room:
+        await self._enter(limit)
+        try:
             result = await _run(command, environment, stdin, limit)
+        finally:
+            self._room.release()
         if result.code != 0:
+            if result.err.startswith("setpriv:"):
+                raise NotReachedError(f"The server cannot run {argv[0]}.")
             if error := away(result.err, accounting=argv[0] in _OF_ACCOUNTING):
                 raise error
             if result.err.startswith("sudo:"):
                 raise cannot_act_as_user()
         return result
+
+    async def _enter(self, limit: float) -> None:
+        """Waits for one of the places; not for long when all are taken by commands that nobody answers."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._room.acquire()
+        except TimeoutError:
+            raise NotReachedError("The server has too many questions to the batch system open.") from None
 
     def can_be(self, account: Account) -> bool:
         """Whether commands can be run as an account."""
@@ -151,6 +164,8 @@ async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: by
         raise EngineUnavailable(f"The batch system did not answer within {limit:g} s.") from None
     finally:
         _end(process)
+    if code < 0:
+        raise EngineUnavailable(f"The server's {command[0]} was ended from outside.")
     return Result(code, out, err)
 
 

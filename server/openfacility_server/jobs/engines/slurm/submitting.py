@@ -169,6 +169,8 @@ class Submitting:
         number = result.out.strip().partition(";")[0]
         if result.code == 0 and number.isdigit():
             return number
+        if result.code == 0 or not result.err.strip():
+            raise EngineUnavailable("The batch system does not say what became of the job.")
         return refusal_of(result.err, description.options)
 
     async def _mend(
