@@ -15,7 +15,6 @@ from openfacility_server.jobs.engines import (
     EngineUnavailable,
     EngineUpdate,
     JobRef,
-    OutputStream,
 )
 from openfacility_server.jobs.model import JobAttributes, JobReason, JobState
 
@@ -24,7 +23,7 @@ from tests.engines.slurm import SlurmCluster
 from tests.engines.suite.conftest import SLURM_KINDS, slurm_kind
 from tests.engines.suite.driven import Driven, words_in
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(180)]
 
 Start = Callable[..., Awaitable[tuple[SlurmCluster, Driven]]]
 
@@ -122,9 +121,9 @@ async def test_submit_while_the_controller_is_dead(start: Start, way: str) -> No
     assert (await driven.end_of(running)).exit_code == 5
 
 
-async def test_controller_killed_among_many(start: Start, way: str) -> None:
+async def test_controller_killed_among_many(start: Start) -> None:
     """Cut off in the middle of a batch: each job is there once in the end."""
-    cluster, driven = await start(way, cpus=16)
+    cluster, driven = await start("slurm-commands", cpus=16)
     log = driven.directory() / "log"
     jobs = [driven.job(shell(f"echo $OPENFACILITY_JOB_ID >> {log}", hold=True)) for _ in range(60)]
     handing = asyncio.create_task(driven.engine.submit(jobs))
@@ -175,9 +174,9 @@ async def test_rest_hangs(start: Start) -> None:
     await one_run(cluster, driven, job, runs)
 
 
-async def test_node_killed(start: Start, way: str) -> None:
+async def test_node_killed(start: Start) -> None:
     """What ran there failed with it, or was put back: which, its submitter decides."""
-    cluster, driven = await start(way, nodes=2, extra=["SlurmdTimeout=3"])
+    cluster, driven = await start("slurm-commands", nodes=2, extra=["SlurmdTimeout=3"])
     stays = JobAttributes(queue_name="regular", custom_attributes={"slurm.nodelist": "n2", "slurm.no-requeue": ""})
     again = JobAttributes(queue_name="regular", custom_attributes={"slurm.nodelist": "n2", "slurm.requeue": ""})
     lost, put_back = [await driven.submit(shell("exec sleep 600", attributes=each)) for each in (stays, again)]
@@ -191,9 +190,9 @@ async def test_node_killed(start: Start, way: str) -> None:
     assert (await driven.end_of(put_back)).state is JobState.CANCELED
 
 
-async def test_accounting_dead(start: Start, way: str) -> None:
+async def test_accounting_dead(start: Start) -> None:
     """Jobs are run and their ends are seen without it; what only it knows is said to be unknown for now."""
-    cluster, driven = await start(way)
+    cluster, driven = await start("slurm-rest")
     await asyncio.to_thread(cluster.kill, "slurmdbd")
     async with asyncio.timeout(60):
         assert (await driven.run(shell("exit 5"))).exit_code == 5
@@ -204,13 +203,14 @@ async def test_accounting_dead(start: Start, way: str) -> None:
     assert (await driven.run(shell("exit 6"))).exit_code == 6
 
 
-async def test_numbers_used_again(start: Start, way: str) -> None:
+async def test_numbers_used_again(start: Start) -> None:
     """A controller that crashes forgets what it took last, and gives others the same numbers."""
-    cluster, driven = await start(way)
+    cluster, driven = await start("slurm-commands")
     go = driven.directory() / "go"
     forgotten, runs = counting(driven)
     forgotten = replace(forgotten, spec=replace(forgotten.spec, hold=True))
     driven.given[forgotten.id] = forgotten
+    remembered = await driven.submit(shell("true", hold=True))
     await until((cluster.base / "state" / "job_state").exists)
     await driven.hand_over([forgotten])
     number = driven.natives[forgotten.id]
@@ -226,10 +226,11 @@ async def test_numbers_used_again(start: Start, way: str) -> None:
     await driven.engine.signal([old], "KILL", by_operator=False)
     with pytest.raises(EngineError):
         await driven.engine.update(old, EngineUpdate(name="x"), by_operator=False)
-    assert await driven.engine.open_output(old, forgotten.spec, OutputStream.STDOUT) is None
     await driven.hand_over([replace(forgotten, doubtful=True)])
     assert driven.natives[forgotten.id] != number
     await driven.engine.release(driven.refs([forgotten.id]), by_operator=False)
     await one_run(cluster, driven, forgotten, runs)
     go.touch()
     assert (await driven.end_of(other)).exit_code == 3
+    [seen] = await driven.engine.observe(driven.refs([remembered]))
+    assert seen.state is JobState.HELD
