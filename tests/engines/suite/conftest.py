@@ -80,7 +80,7 @@ def slurm_kind(name: str, slurm: SlurmCluster, **values: object) -> Kind:
         cores=32,
         everywhere="regular",
         least_limit=timedelta(minutes=1),
-        start_now=lambda native_id: slurm.run("scontrol", "update", f"JobId={native_id}", "StartTime=now"),
+        start_now=lambda native_id: slurm.run("scontrol", "update", f"JobId={native_id}", "StartTime=now", check=False),
         many_singles=1000 if rest else 0,
         many_elements=0 if rest else 1000,
     )
