@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from openfacility_server.jobs.engines import EngineError, EngineUpdate, JobRef, Observation
-from openfacility_server.jobs.engines.slurm import RestSettings
 from openfacility_server.jobs.model import JobArray, JobAttributes, JobReason, JobSpec, JobState, ResourceSpec
 
 from tests.engines.local_harness import new_id, shell, until, waits_for
@@ -343,15 +342,6 @@ async def test_told_rather_than_asked(hinted: Callable[..., object], source: str
         job_id = await driven.submit(shell("sleep 1"))
         await driven.saw(job_id, JobState.ACTIVE)
         await driven.end_of(job_id)
-
-
-async def test_rest_by_tcp(kind: Kind, wide_slurm: SlurmCluster) -> None:
-    if kind.name != "slurm-rest":
-        pytest.skip("nothing is asked by REST")
-    by_tcp = RestSettings(jwt_key=wide_slurm.jwt_key, url=wide_slurm.rest_url)
-    driven = await Driven(slurm_kind(kind.name, wide_slurm, rest=by_tcp)).start()
-    assert (await driven.run(shell("exit 6"))).exit_code == 6
-    await driven.stop()
 
 
 async def test_cluster_by_name(kind: Kind, wide_slurm: SlurmCluster) -> None:
