@@ -209,22 +209,3 @@ def _forget_all(cluster: SlurmCluster) -> None:
     shutil.rmtree(cluster.base / "state")
     (cluster.base / "state").mkdir()
     cluster.start_daemon("slurmctld")
-
-
-async def test_a_node_lost_under_a_job(slurm_cluster: Start) -> None:
-    cluster = slurm_cluster(nodes=1, extra=["SlurmdTimeout=3"])
-    async with serving(slurm_config(cluster, "commands")) as server, calling(server) as alice:
-        attributes = pb.JobAttributes(
-            duration=duration_pb2.Duration(seconds=300),
-            queue_name="regular",
-            custom_attributes={"slurm.requeue": "false"},
-        )
-        job = await alice.submit("/bin/sleep", "200", attributes=attributes)
-        await alice.wait(job.id, pb.JOB_STATE_ACTIVE)
-        cluster.kill("n1")
-        async with alice.watch(job_id=job.id) as watch:
-            async with asyncio.timeout(90):
-                while not watch.changes or watch.changes[-1].job.status.state not in FINAL:
-                    await watch.next(90)
-        done = watch.changes[-1].job
-        assert (done.status.state, done.status.reason) == (pb.JOB_STATE_FAILED, pb.JOB_REASON_NODE_FAILED)

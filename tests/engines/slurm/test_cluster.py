@@ -184,17 +184,6 @@ def test_a_controller_that_crashed_knows_its_jobs(slurm_cluster: Callable[..., S
     assert end_of(cluster, job)["state"] == "COMPLETED"
 
 
-@pytest.mark.slow
-def test_a_node_that_crashed_is_down_until_it_is_back(slurm_cluster: Callable[..., SlurmCluster]) -> None:
-    # How often nodes are asked follows from how long they may be silent.
-    cluster = slurm_cluster(nodes=2, rest=False, extra=["SlurmdTimeout=3"])
-    state = ("sinfo", "-h", "-n", "n2", "-o", "%T")
-    cluster.kill("n2")
-    until(lambda: cluster.run(*state).stdout.startswith("down"), "the loss of n2 to be seen")
-    cluster.start_daemon("n2")
-    assert cluster.run(*state).stdout == "idle\n"
-
-
 def test_nothing_is_left_of_a_cluster(slurm_cluster: Callable[..., SlurmCluster]) -> None:
     cluster = slurm_cluster(nodes=1, rest=False)
     cluster.stop()
