@@ -400,6 +400,24 @@ async def test_elements_are_addressed_alone(alice: Caller) -> None:
     assert (done.status.state, done.array_counts.canceled) == (pb.JOB_STATE_CANCELED, 4)
 
 
+async def test_an_array_that_is_canceled_before_it_starts(alice: Caller) -> None:
+    """A batch system keeps next to nothing of it."""
+    job = await alice.submit("/bin/true", array=pb.JobArray(first=0, last=29), hold=True, attributes=attributes())
+    await alice.cancel(job.id)
+    done = await alice.wait(job.id)
+    assert (done.status.state, done.array_counts.canceled) == (pb.JOB_STATE_CANCELED, 30)
+
+
+async def test_a_dependency_that_cannot_come_about(alice: Caller) -> None:
+    first = await alice.submit("/bin/sh", "-c", "sleep 1; exit 1", attributes=attributes())
+    after = [pb.JobDependency(job_id=first.id, condition=pb.JobDependency.CONDITION_AFTER_OK)]
+    job = await alice.submit("/bin/true", dependencies=after, attributes=attributes())
+    done = await alice.wait(job.id)
+    never = pb.JOB_REASON_DEPENDENCY_NEVER_SATISFIED
+    assert (done.status.state, done.status.reason) == (pb.JOB_STATE_CANCELED, never)
+    assert not done.HasField("start_time")
+
+
 # Steering.
 
 

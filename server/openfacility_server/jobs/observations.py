@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from openfacility_server.jobs import lifecycle
+from openfacility_server.jobs.dependencies import Verdict, judge
 from openfacility_server.jobs.engines import Observation
 from openfacility_server.jobs.model import Job, JobReason, JobState
 from openfacility_server.jobs.store import JobStore, Todo, Working
@@ -41,7 +42,7 @@ def changes_of(store: JobStore, tx: ReadTx, seen: Sequence[Observation], resourc
         known.setdefault(observation.job_id, None)
         if not current.array_counts:
             # An array is known by its elements.
-            current = lifecycle.observed(current, _asked_for(observation, found))
+            current = lifecycle.observed(current, _canceled_for(store, tx, observation, found))
         changed[observation.job_id] = current
     return [(known[job_id], job) for job_id, job in changed.items() if _differs(known[job_id], job)]
 
@@ -58,11 +59,19 @@ def _same_job(job: Job, seen: Observation, resource_id: str) -> bool:
     return same and job.resource_id == resource_id and seen.owner in ("", job.owner)
 
 
-def _asked_for(seen: Observation, found: Working | None) -> Observation:
-    """Says on whose behalf a job was canceled: a batch system may only know that it was."""
-    if found is None or not found.cancel_reason or seen.state != JobState.CANCELED:
+def _canceled_for(store: JobStore, tx: ReadTx, seen: Observation, found: Working | None) -> Observation:
+    """Says on whose behalf a job was canceled, or that it could never have started: a batch system may only know that
+    it was."""
+    if found is None or seen.state != JobState.CANCELED or found.job.status.state.final:
         return seen
-    return replace(seen, reason=JobReason(found.cancel_reason))
+    if found.cancel_reason:
+        return replace(seen, reason=JobReason(found.cancel_reason))
+    wanted = found.job.spec.dependencies
+    if seen.start_time is None and wanted:
+        verdict, _ = judge(wanted, store.targets(tx, [dependency.job_id for dependency in wanted]))
+        if verdict == Verdict.NEVER:
+            return replace(seen, reason=JobReason.DEPENDENCY_NEVER_SATISFIED)
+    return seen
 
 
 def _differs(found: Working | None, job: Job) -> bool:

@@ -386,7 +386,15 @@ class Reconciler:
                 await self._engine_cancels([working.job], JobReason(working.cancel_reason))
             while await self._storage.write(partial(self._cancel_elements, job_id=working.job.id)):
                 pass
+            if self._engine.takes_arrays:
+                await self._see_elements(working.job.id)
         return True
+
+    async def _see_elements(self, job_id: str) -> None:
+        """Takes over how an array's elements stand: a batch system may keep nothing of those that never started."""
+        ids = await self._storage.read(lambda tx: self._store.unfinished_elements(tx, job_id))
+        for start in range(0, len(ids), _BATCH):
+            await self._look_for(ids[start : start + _BATCH])
 
     def _cancel_elements(self, tx: Tx, job_id: str) -> bool:
         """Asks for the end of some elements; counts those never made as canceled. Returns whether more remain."""

@@ -80,7 +80,6 @@ def slurm_kind(name: str, slurm: SlurmCluster, **values: object) -> Kind:
         cores=32,
         everywhere="regular",
         least_limit=timedelta(minutes=1),
-        start_now=lambda native_id: slurm.run("scontrol", "update", f"JobId={native_id}", "StartTime=now", check=False),
         # A thousand of each kind once; the other way of the same engine has some.
         many_singles=1000 if rest else 100,
         many_elements=100 if rest else 1000,

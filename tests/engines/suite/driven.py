@@ -36,7 +36,6 @@ class Kind:
     ``owner`` is a user of the service, ``account`` theirs on this machine. A job may have ``cores``; ``everywhere`` is
     a queue that has them more than once. Time limits are multiples of ``least_limit``. ``many_singles`` and
     ``many_elements`` are how many jobs it is given at once. ``puts_back`` says whether running jobs can be;
-    ``start_now`` takes a native id and has a job that was put back start without a pause.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Kind:
     many_singles: int = 0
     many_elements: int = 0
     puts_back: bool = True
-    start_now: Callable[[str], object] = lambda _: None
 
     @property
     def slurm(self) -> bool:
