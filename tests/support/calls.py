@@ -7,7 +7,7 @@ import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -118,10 +118,11 @@ def refused(code: str, reason: str = "", field: str | None = None) -> Iterator[A
 
 @dataclass(frozen=True)
 class Seen:
-    """A caller's world at one moment, to compare with a later one."""
+    """A caller's jobs at one moment, each with its etag, to compare with those of a later one."""
 
     jobs: tuple[tuple[str, str], ...]
-    revision: int
+    # The facility's, which others move too: another caller, or the first look at a resource.
+    revision: int = field(compare=False)
 
 
 class Caller:
