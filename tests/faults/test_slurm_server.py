@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import shutil
+import sqlite3
 import time
 import uuid
 from collections import Counter
@@ -20,6 +22,7 @@ from tests.engines.postgres import PostgresServer
 from tests.engines.slurm import SlurmCluster
 from tests.faults.server_support import Follower, calling, current_revision, patiently, serving, until
 from tests.support.calls import FINAL, Caller, Refused, refused
+from tests.support.server import Server
 from tests.support.slurm import WAYS, slurm_config, users_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -169,6 +172,8 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
         await until(lambda: cluster.run("sacct", "-nXP", "-j", array, "-o", "State").stdout.count("COMPLETED") == 3)
         await until(lambda: "7:0" in cluster.run("sacct", "-nXP", "-j", ended.native_id, "-o", "ExitCode").stdout)
         await asyncio.to_thread(_forget_all, cluster)
+        await asyncio.to_thread(_make_it_long_ago, cluster, server)
+        await _in_vain(cluster, server)
         await asyncio.to_thread(server.start)
         async with calling(server) as alice:
             done = await alice.wait(ended.id)
@@ -186,6 +191,25 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
             assert current.status.state != pb.JOB_STATE_COMPLETED
             await alice.cancel(waiting.id)
             assert (await alice.wait(waiting.id)).status.state in {pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELED}
+
+
+async def _in_vain(cluster: SlurmCluster, server: Server) -> None:
+    """The server runs for a while and cannot ask accounting what it has missed; that it runs is no answer."""
+    await asyncio.to_thread(cluster.kill, "slurmdbd")
+    await asyncio.to_thread(server.start)
+    async with calling(server) as alice:
+        await patiently(lambda: alice.list(rpc.JobFilter(), fresh=True))
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(cluster.start_daemon, "slurmdbd")
+
+
+def _make_it_long_ago(cluster: SlurmCluster, server: Server) -> None:
+    """Moves what happened before into the past, for both who remember it: nobody waits for an hour here."""
+    times = ", ".join(f"time_{name} = time_{name} - 1800" for name in ("submit", "eligible", "start", "end"))
+    statement = f"UPDATE facility_job_table SET {times} WHERE job_name = 'outside'"
+    cluster.run("mariadb", "--no-defaults", f"--socket={cluster.base}/sql/socket", "-uroot", "slurm", "-e", statement)
+    with contextlib.closing(sqlite3.connect(server.state / "state.db")) as database, database:
+        database.execute("UPDATE job_following SET time = time - 3600000000")
 
 
 async def _came_and_went(alice: Caller, single: str, array: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openfacility_server.jobs.store import JobComparison, JobLabel, JobRow, JobScript
+from openfacility_server.jobs.store import JobComparison, JobFollowing, JobLabel, JobRow, JobScript
 from openfacility_server.storage import Migration, Tx
 
 _INDEXES = (
@@ -28,4 +28,9 @@ def _compare(tx: Tx) -> None:
     tx.create_tables(JobComparison)
 
 
-MIGRATIONS = (Migration(1, _create), Migration(2, _compare))
+def _look_back(tx: Tx) -> None:
+    tx.create_tables(JobFollowing)
+    tx.run("INSERT INTO job_following (resource_id, time) SELECT resource_id, time FROM job_comparison")
+
+
+MIGRATIONS = (Migration(1, _create), Migration(2, _compare), Migration(3, _look_back))

@@ -55,6 +55,8 @@ class Reconciler:
         self._lease = lease
         # Whether the engine does not know yet of some jobs if it has them.
         self._unsettled = False
+        # Whether what happened while nobody led is on record.
+        self._looked_back = False
 
     async def run(self) -> None:
         """Leads the resource whenever it may, until cancelled."""
@@ -73,10 +75,12 @@ class Reconciler:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _lead(self) -> None:
+        self._looked_back = False
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_lease())
                 group.create_task(self._follow())
+                group.create_task(self._look_back())
                 group.create_task(self._work())
                 group.create_task(self._sweep())
         finally:
@@ -91,10 +95,21 @@ class Reconciler:
     # What the engine sees.
 
     async def _follow(self) -> None:
-        since = await self._storage.read(lambda tx: self._store.compared(tx, self._resource_id))
-        async with contextlib.aclosing(self._engine.follow(since)) as seen:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._engine.follow()) as seen:  # type: ignore[type-var]
             async for batch in seen:
                 await self._take(batch)
+
+    async def _look_back(self) -> None:
+        """Takes over what came and went around this service while nobody led; says so once that is on record."""
+        since = await self._storage.read(lambda tx: self._store.followed(tx, self._resource_id))
+        while since is not None:
+            try:
+                await self._take(await self._engine.missed(since))
+                break
+            except EngineUnavailable as error:
+                _log.info("looking back later: %s", error, extra={"resource_id": self._resource_id})
+                await asyncio.sleep(_SECOND_LOOK.total_seconds())
+        self._looked_back = True
 
     async def _sweep(self) -> None:
         """Compares all unfinished jobs with the engine, at first and from time to time."""
@@ -128,8 +143,13 @@ class Reconciler:
         now = datetime.now(UTC)
         text = "the engine does not know this job any more; how it ended is not known"
         await self._take([Observation(job_id, "", JobState.FAILED, now, JobReason.LOST, text) for job_id in lost])
-        await self._persist(lambda tx: self._store.set_compared(tx, self._resource_id, began))
+        await self._persist(partial(self._note_compared, time=began))
         return missing
+
+    def _note_compared(self, tx: Tx, time: datetime) -> None:
+        self._store.set_compared(tx, self._resource_id, time)
+        if self._looked_back:
+            self._store.set_followed(tx, self._resource_id, time)
 
     async def _look_for(self, job_ids: Sequence[str]) -> set[str]:
         """Takes over how single jobs stand; returns those that the engine does not know."""

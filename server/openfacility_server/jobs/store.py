@@ -100,6 +100,16 @@ class JobComparison(pw.Model):
         table_name = "job_comparison"
 
 
+class JobFollowing(pw.Model):
+    """Up to when what came and went around this service on a resource is on record; microseconds since 1970."""
+
+    resource_id = pw.TextField(primary_key=True)
+    time = pw.BigIntegerField()
+
+    class Meta:
+        table_name = "job_following"
+
+
 class Stored(NamedTuple):
     """A job's row as far as a reader needs it, undecoded."""
 
@@ -154,6 +164,7 @@ _ELEMENT_TO_SUBMIT = compile_sql(
 _UNSET_TODO = "UPDATE job SET todo = todo & ? WHERE id = ?"
 _ADD_TODO = "UPDATE job SET todo = todo | ? WHERE id = ?"
 _COMPARED = compile_sql(JobComparison.select(JobComparison.time).where(JobComparison.resource_id == ""))
+_FOLLOWED = compile_sql(JobFollowing.select(JobFollowing.time).where(JobFollowing.resource_id == ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +254,11 @@ class JobStore:
 
     def compared(self, tx: ReadTx, resource_id: str) -> datetime | None:
         """Returns when the jobs of a resource were last compared with what its engine says."""
-        micros = tx.value(_COMPARED, (resource_id,))
-        return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(micros))
+        return _moment(tx.value(_COMPARED, (resource_id,)))
+
+    def followed(self, tx: ReadTx, resource_id: str) -> datetime | None:
+        """Returns up to when what came and went around this service on a resource is on record."""
+        return _moment(tx.value(_FOLLOWED, (resource_id,)))
 
     def unfinished_elements(
         self, tx: ReadTx, array_job_id: str, not_canceled: bool = False, limit: int = 10_000
@@ -290,9 +304,11 @@ class JobStore:
 
     def set_compared(self, tx: Tx, resource_id: str, time: datetime) -> None:
         """Records when the jobs of a resource were compared with what its engine says."""
-        row = {"resource_id": resource_id, "time": _micros(time)}
-        update = {JobComparison.time: _micros(time)}
-        tx.execute(JobComparison.insert(row).on_conflict(conflict_target=[JobComparison.resource_id], update=update))
+        _set_time(tx, JobComparison, resource_id, time)
+
+    def set_followed(self, tx: Tx, resource_id: str, time: datetime) -> None:
+        """Records up to when what came and went around this service on a resource is on record."""
+        _set_time(tx, JobFollowing, resource_id, time)
 
     def set_expanded(self, tx: Tx, job_id: str, expanded: int, todo: Todo) -> None:
         """Records how many elements of an array are made. Not a change that callers see."""
@@ -424,5 +440,15 @@ def _load_sql(count: int) -> str:
     return compile_sql(JobRow.select(*_WORKING).where(JobRow.id.in_([""] * count)))
 
 
+def _set_time(tx: Tx, model: type[JobComparison | JobFollowing], resource_id: str, time: datetime) -> None:
+    row = {"resource_id": resource_id, "time": _micros(time)}
+    insert = model.insert(row).on_conflict(conflict_target=[model.resource_id], update={model.time: _micros(time)})
+    tx.execute(insert)
+
+
 def _micros(moment: datetime) -> int:
     return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
+
+
+def _moment(micros: Any) -> datetime | None:
+    return None if micros is None else datetime.fromtimestamp(0, UTC) + timedelta(microseconds=int(micros))

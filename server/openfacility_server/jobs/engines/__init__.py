@@ -273,11 +273,13 @@ class JobEngine(Protocol):
         """Returns how all jobs stand that the engine has in hand, unfinished at least; also those that were submitted
         around this service."""
 
-    def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
+    async def missed(self, since: datetime) -> Sequence[Observation]:
+        """Returns how jobs ended that have come and gone around this service after a time, where the engine has a
+        record of them. Raises EngineUnavailable."""
+
+    def follow(self) -> AsyncIterator[Sequence[Observation]]:
         """Yields what changes, as it changes, from the call on: at least once per change, in order per job.
 
-        ``since`` is up to when jobs were followed before: jobs from outside that have come and gone after it are told
-        too, where the engine has a record of them.
         The caller asks `observe` for its unfinished jobs first; nothing that happens after this call is made is missed.
         """
 

@@ -241,7 +241,11 @@ class LocalEngine:
             message = f"The output cannot be read: {error.strerror or 'failure'}."
             raise EngineError(Refusal(message, "OUTPUT_UNREADABLE")) from error
 
-    async def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
+    async def missed(self, since: datetime) -> Sequence[Observation]:
+        """Returns nothing: no job gets here but through this service."""
+        return ()
+
+    async def follow(self) -> AsyncIterator[Sequence[Observation]]:
         """Leads the spool, once no other process does, and yields what changes.
 
         The first batches tell how every unfinished job stands: what has happened under the leader before is in them.

@@ -14,7 +14,6 @@ from openfacility_server.jobs.engines import EngineUnavailable, JobRef, Observat
 from openfacility_server.jobs.engines.slurm import observing
 from openfacility_server.jobs.engines.slurm.accounting import Accounting
 from openfacility_server.jobs.engines.slurm.ends import Ends
-from openfacility_server.jobs.engines.slurm.history import History
 from openfacility_server.jobs.engines.slurm.naming import is_external
 from openfacility_server.jobs.engines.slurm.rows import QueueRow, Record
 
@@ -42,10 +41,8 @@ class _Wanted:
 class Afterwards:
     """Looks jobs up, many at a time. What it cannot hold is dropped: whoever observes a job looks it up again."""
 
-    def __init__(self, accounting: Accounting, ends: Ends, history: History, since: datetime | None = None) -> None:
-        """At first it looks up what ended around us after ``since``, if that is given."""
-        self._history = history
-        self._since = since
+    def __init__(self, accounting: Accounting, ends: Ends) -> None:
+        """Nothing is looked up yet."""
         self._accounting = accounting
         self._ends = ends
         self._left: list[_Wanted] = []
@@ -80,9 +77,6 @@ class Afterwards:
 
     async def _step(self) -> None:
         self._more.clear()
-        if self._since is not None:
-            self._found += await self._history.since(self._since)
-            self._since = None
         if self._left:
             batch = self._left[:_BATCH]
             await self._find_ends(batch)

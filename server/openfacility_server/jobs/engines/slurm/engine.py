@@ -154,9 +154,13 @@ class SlurmEngine:
         """Returns how all jobs stand that are in Slurm's queue. Raises EngineUnavailable."""
         return await self._seeing.observe_all()
 
-    def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
-        """Yields what changes, as it changes, and what was missed."""
-        return self._seeing.follow(since)
+    async def missed(self, since: datetime) -> Sequence[Observation]:
+        """Returns how jobs ended that came and went around this service after a time. Raises EngineUnavailable."""
+        return await self._seeing.missed(since)
+
+    def follow(self) -> AsyncIterator[Sequence[Observation]]:
+        """Yields what changes, as it changes."""
+        return self._seeing.follow()
 
     async def open_output(self, job: JobRef, spec: JobSpec, stream: OutputStream) -> int | None:
         """Opens what a job writes, as its owner. Raises FileNotFoundError, EngineError, EngineUnavailable."""

@@ -41,6 +41,7 @@ class Seeing:
         self._controller = Controller(commands)
         self._naming = Naming(identity, self._accounting, settings.external_jobs)
         self._ending = Ends(self._queue, self._accounting, self._naming)
+        self._history = History(settings, self._accounting, identity)
         self._progress = Progress()
         self._closing = asyncio.Event()
         # Those who share a look share what is made of it.
@@ -129,16 +130,23 @@ class Seeing:
             found[job_id].setdefault(record.array, fields.number(record.row.submitted))
         return {job_id: tuple(sorted(numbers, key=lambda n: (numbers[n], int(n)))) for job_id, numbers in found.items()}
 
-    async def follow(self, since: datetime | None = None) -> AsyncIterator[Sequence[Observation]]:
-        """Yields what changes until `close`, at first all that the queue has, and soon what ended around us after
-        ``since``; waits while the controller is away."""
+    async def missed(self, since: datetime) -> Sequence[Observation]:
+        """Returns how jobs from outside ended after a time, an array before its elements. Raises EngineUnavailable."""
+        ended = await self._history.since(since)
+        if not ended:
+            return []
+        # What is in the queue, still or again, is told by that.
+        standing = {number for row in (await self._queue.all()).rows for number in (row.native_id, row.array)}
+        return [one for one in ended if one.native_id not in standing]
+
+    async def follow(self) -> AsyncIterator[Sequence[Observation]]:
+        """Yields what changes until `close`, at first all that the queue has; waits while the controller is away."""
         hints = Hints(self._settings.events, self._settings.controller_log, MOST_HINTS)
-        history = History(self._settings, self._accounting, self._identity)
         follower = Follower(
             self._queue,
             self._naming,
             self._controller,
-            Afterwards(self._accounting, self._ending, history, since),
+            Afterwards(self._accounting, self._ending),
             hints,
             self._settings.reconcile,
             self._closing,
