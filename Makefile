@@ -135,7 +135,7 @@ clean: ## Remove everything that make has made
 
 .PHONY: test
 test: setup test-deps tools check ## Run every check and every test
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: check
 check: lint types breaking gen-check floor-check ## Run every check, without the tests

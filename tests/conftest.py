@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 # Tests start programs all the time; gRPC's way with forks is not made for that. It has to know before it is loaded.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import pytest
+
+_ENGINES = Path(__file__).parent / "engines"
 
 pytest_plugins = ["tests.engines.postgres", "tests.engines.oidc", "tests.engines.slurm"]
 
@@ -26,3 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "both_databases: a service test that runs on PostgreSQL too")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says what stays together in one process of several: the tests of a file, and all that share a Slurm."""
+    for item in items:
+        shares_slurm = item.get_closest_marker("slurm") or item.path.is_relative_to(_ENGINES)
+        item.add_marker(pytest.mark.xdist_group("slurm" if shares_slurm else item.path.stem))

@@ -91,6 +91,22 @@ async def test_a_watch_of_one_job_ends_with_it(alice: Caller) -> None:
     assert watch.revision >= changes[-1].revision
 
 
+async def test_a_watch_that_begins_just_as_the_job_ends_ends_too(alice: Caller) -> None:
+    async def states(job_id: str) -> list[int]:
+        async with alice.watch(job_id=job_id) as watch:
+            await watch.end()
+            return watch.states(job_id)
+
+    for _ in range(20):
+        job = await alice.submit("/bin/true")
+        watching = []
+        while job.status.state not in FINAL:
+            watching.append(asyncio.create_task(states(job.id)))
+            job = await alice.get(job.id)  # while it is asked for, the watch begins
+        for seen in await asyncio.gather(*watching):
+            assert seen[-1] == pb.JOB_STATE_COMPLETED
+
+
 async def test_a_watch_of_an_ended_job_shows_it_and_ends(alice: Caller) -> None:
     job = await alice.run("/bin/true")
     async with alice.watch(job_id=job.id) as watch:

@@ -154,20 +154,22 @@ class JobsService:
         if single:
             await self._jobs.stored(caller, single)
         after = request.after_revision if request.HasField("after_revision") else None
+        told = 0
         async for part in watch_jobs(self._jobs, self._hub, caller, filter_, after, not request.skip_snapshot):
             if isinstance(part, Snapshot):
                 yield frames(1, map(_snapshot_change, part.jobs))
+                told = part.jobs[-1].revision
                 continue
             yield part.frames + _watch_tail(part)
-            if single and await self._ended(caller, single, part):
+            if single and await self._ended(caller, single, part, told):
                 return
 
-    async def _ended(self, caller: Principal, job_id: str, batch: Batch) -> bool:
-        """Whether a watch of one job has sent its end."""
+    async def _ended(self, caller: Principal, job_id: str, batch: Batch, told: int) -> bool:
+        """Whether a watch of one job has sent its end, maybe in the snapshot, which had it as of revision ``told``."""
         if not batch.events and not batch.caught_up:
             return False
         job = await self._jobs.stored(caller, job_id)
-        return job.state.final and job.revision <= batch.revision
+        return job.state.final and job.revision <= max(batch.revision, told)
 
     async def ReadJobOutput(
         self, request: jobs_service_pb2.ReadJobOutputRequest, context: object
