@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
+from openfacility_server import programs
 from openfacility_server.jobs.engines import EngineError, EngineUnavailable, Refusal
 from openfacility_server.jobs.engines.slurm.accounts import Account, Accounts
 from openfacility_server.jobs.engines.slurm.errors import NotReachedError, away
@@ -122,7 +121,7 @@ def cannot_act_as_user() -> EngineError:
 
 
 def _setpriv(account: Account) -> list[str]:
-    # An event loop of libuv cannot start processes as somebody else, and forking a large server to do it is slow.
+    # To become somebody else before it starts a program, a large server has to be forked, which is slow.
     groups = ",".join(str(group) for group in account.groups)
     return ["setpriv", f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={groups}", "--"]
 
@@ -141,36 +140,24 @@ def _environment(settings: SlurmSettings) -> dict[str, str]:
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: bytes, limit: float) -> Result:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=dict(environment),
-            cwd="/",
-            start_new_session=True,
-            limit=_PIECE,
-        )
+        program = await programs.start(command, environment, stdin)
     except OSError as error:
         text = f"The server cannot run {command[0]}: {error.strerror or 'failure'}."
         raise NotReachedError(text) from error
     try:
         async with asyncio.timeout(limit):
-            out, err, _ = await asyncio.gather(
-                _read(process.stdout), _read(process.stderr), _write(process.stdin, stdin)
-            )
-            code = await process.wait()
+            out, err = await asyncio.gather(_read(program.stdout), _read(program.stderr))
+            code = await program.wait()
     except TimeoutError:
         raise EngineUnavailable(f"The batch system did not answer within {limit:g} s.") from None
     finally:
-        _end(process)
+        program.end()
     if code < 0:
         raise EngineUnavailable(f"The server's {command[0]} was ended from outside.")
     return Result(code, out, err)
 
 
-async def _read(stream: asyncio.StreamReader | None) -> str:
-    assert stream is not None
+async def _read(stream: asyncio.StreamReader) -> str:
     pieces: list[bytes] = []
     size = 0
     while piece := await stream.read(_PIECE):
@@ -179,26 +166,3 @@ async def _read(stream: asyncio.StreamReader | None) -> str:
             raise EngineUnavailable("The batch system's answer is too long.")
         pieces.append(piece)
     return b"".join(pieces).decode(errors="replace")
-
-
-async def _write(stream: asyncio.StreamWriter | None, data: bytes) -> None:
-    if stream is None:
-        return
-    # It may end without reading all (RuntimeError: libuv's word for that); its exit code says why.
-    with suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
-        stream.write(data)
-        await stream.drain()
-    stream.close()
-
-
-def _end(process: asyncio.subprocess.Process) -> None:
-    """Kills a process that has not ended, with all that it started; the event loop reaps it."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError, PermissionError):  # PermissionError: sudo's, which ends by itself
-        os.killpg(process.pid, signal.SIGKILL)
-    # Our ends of the pipes, which would else be kept while they are full or something of it lives.
-    for number in range(3):
-        pipe = process._transport.get_pipe_transport(number)  # type: ignore[attr-defined]  # noqa: SLF001
-        if pipe is not None:
-            pipe.close()

@@ -11,10 +11,10 @@ import socket
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from openfacility_server import programs
 from openfacility_server.jobs.engines import EngineError, EngineUnavailable, JobRef, OutputStream, Refusal
 from openfacility_server.jobs.engines.nodenames import expand as node_names
 from openfacility_server.jobs.engines.slurm import fields
@@ -201,27 +201,17 @@ async def _opened_by(command: Sequence[str]) -> int:
     with ours, theirs:
         ours.setblocking(False)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={"PATH": PATH, "LC_ALL": "C.UTF-8"},
-                cwd="/",
-                start_new_session=True,
-            )
+            program = await programs.start(command, {"PATH": PATH, "LC_ALL": "C.UTF-8"}, theirs.fileno())
         except OSError as error:
             raise EngineUnavailable("The server cannot start a process to read output.") from error
         theirs.close()
         try:
             async with asyncio.timeout(_SECONDS):
-                await process.wait()
+                await program.wait()
         except TimeoutError:
             raise EngineUnavailable("The file system of the output does not answer.") from None
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError, PermissionError):
-                    process.kill()
+            program.end()
         try:
             said, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
         except BlockingIOError:
