@@ -12,36 +12,44 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
-_PIECE = 256 * 1024
+_PIECE = 64 * 1024  # what a pipe holds
 # What was killed and has not been reaped yet.
 _dying: set[asyncio.Task[int]] = set()
+
+
+class OutputTooLong(Exception):
+    """A program wrote more than it may."""
 
 
 class Program:
     """One that runs, in a session of its own. Call `end` in any case."""
 
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
-
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         """See `start`."""
         self._process = process
-        self._pipes: list[asyncio.BaseTransport] = []
 
-    async def connect(self) -> None:
-        """Makes its output readable."""
-        self.stdout = await self._reader(self._process.stdout)
-        self.stderr = await self._reader(self._process.stderr)
-
-    async def _reader(self, pipe: IO[bytes] | None) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader(limit=_PIECE)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        self._pipes.append(transport)
-        return reader
+    async def output(self, most: int) -> tuple[bytes, bytes]:
+        """Returns all that it writes to its standard output and error. Raises OutputTooLong, of ``most`` bytes each."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        files = self._process.stdout.fileno(), self._process.stderr.fileno()
+        written = {file: bytearray() for file in files}
+        for file in files:
+            os.set_blocking(file, False)
+        with _Readable(*files) as readable:
+            while readable.files:
+                await readable.wait()
+                for file in list(readable.files):
+                    with suppress(BlockingIOError):
+                        piece = os.read(file, _PIECE)
+                        written[file] += piece
+                        if not piece:
+                            readable.forget(file)
+                if max(map(len, written.values())) > most:
+                    raise OutputTooLong
+        return bytes(written[files[0]]), bytes(written[files[1]])
 
     async def wait(self) -> int:
         """Waits for the end; returns the exit code, or minus the number of the signal that ended it."""
@@ -57,16 +65,21 @@ class Program:
             task = asyncio.create_task(self.wait())
             _dying.add(task)
             task.add_done_callback(_dying.discard)
-        for pipe in self._pipes:
-            pipe.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
-async def start(command: Sequence[str], env: Mapping[str, str], stdin: bytes | int = b"") -> Program:
+def start(command: Sequence[str], env: Mapping[str, str], stdin: bytes | int = b"") -> Program:
     """Starts a program in the root directory. ``stdin`` is what it reads, or an open file. Raises OSError."""
-    if isinstance(stdin, int):
-        return await _start(command, env, stdin)
-    with _in_memory(stdin) as file:
-        return await _start(command, env, file.fileno())
+    if isinstance(stdin, bytes):
+        with _in_memory(stdin) as file:
+            return start(command, env, file.fileno())
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, stdin=stdin, stdout=pipe, stderr=pipe, bufsize=0, env=dict(env), cwd="/", start_new_session=True
+    )
+    return Program(process)
 
 
 def _in_memory(data: bytes) -> BinaryIO:
@@ -77,30 +90,40 @@ def _in_memory(data: bytes) -> BinaryIO:
     return file
 
 
-async def _start(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Program:
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(  # noqa: ASYNC220 -- see above
-        command, stdin=stdin, stdout=pipe, stderr=pipe, env=dict(env), cwd="/", start_new_session=True
-    )
-    program = Program(process)
-    try:
-        await program.connect()
-    except BaseException:
-        program.end()
-        raise
-    return program
-
-
 async def _ended(process: subprocess.Popen[bytes]) -> None:
     try:
         file = os.pidfd_open(process.pid)
     except (AttributeError, OSError):  # an older kernel
         await asyncio.to_thread(process.wait)
         return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(file, ended.set)
     try:
-        await ended.wait()
+        with _Readable(file) as readable:
+            await readable.wait()
     finally:
-        loop.remove_reader(file)
         os.close(file)
+
+
+class _Readable:
+    """Tells when something can be read from one of some open files, or nothing any more."""
+
+    def __init__(self, *files: int) -> None:
+        self.files = set(files)
+        self._some = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> _Readable:
+        for file in self.files:
+            self._loop.add_reader(file, self._some.set)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in list(self.files):
+            self.forget(file)
+
+    def forget(self, file: int) -> None:
+        self.files.remove(file)
+        self._loop.remove_reader(file)
+
+    async def wait(self) -> None:
+        self._some.clear()
+        await self._some.wait()

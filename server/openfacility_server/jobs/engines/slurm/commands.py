@@ -16,7 +16,6 @@ from openfacility_server.jobs.engines.slurm.settings import SlurmSettings
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _AT_ONCE = 8
 _MOST_OUTPUT = 64 * 1024 * 1024
-_PIECE = 256 * 1024
 # Commands that do not take the cluster's name from SLURM_CLUSTERS.
 _NAME_THE_CLUSTER = ("sacct",)
 _OF_ACCOUNTING = ("sacct", "sacctmgr", "sreport", "sshare")
@@ -140,29 +139,20 @@ def _environment(settings: SlurmSettings) -> dict[str, str]:
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], stdin: bytes, limit: float) -> Result:
     try:
-        program = await programs.start(command, environment, stdin)
+        program = programs.start(command, environment, stdin)
     except OSError as error:
         text = f"The server cannot run {command[0]}: {error.strerror or 'failure'}."
         raise NotReachedError(text) from error
     try:
         async with asyncio.timeout(limit):
-            out, err = await asyncio.gather(_read(program.stdout), _read(program.stderr))
+            out, err = await program.output(_MOST_OUTPUT)
             code = await program.wait()
+    except programs.OutputTooLong:
+        raise EngineUnavailable("The batch system's answer is too long.") from None
     except TimeoutError:
         raise EngineUnavailable(f"The batch system did not answer within {limit:g} s.") from None
     finally:
         program.end()
     if code < 0:
         raise EngineUnavailable(f"The server's {command[0]} was ended from outside.")
-    return Result(code, out, err)
-
-
-async def _read(stream: asyncio.StreamReader) -> str:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await stream.read(_PIECE):
-        size += len(piece)
-        if size > _MOST_OUTPUT:
-            raise EngineUnavailable("The batch system's answer is too long.")
-        pieces.append(piece)
-    return b"".join(pieces).decode(errors="replace")
+    return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -201,7 +201,7 @@ async def _opened_by(command: Sequence[str]) -> int:
     with ours, theirs:
         ours.setblocking(False)
         try:
-            program = await programs.start(command, {"PATH": PATH, "LC_ALL": "C.UTF-8"}, theirs.fileno())
+            program = programs.start(command, {"PATH": PATH, "LC_ALL": "C.UTF-8"}, theirs.fileno())
         except OSError as error:
             raise EngineUnavailable("The server cannot start a process to read output.") from error
         theirs.close()
