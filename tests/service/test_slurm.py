@@ -268,7 +268,8 @@ async def test_says_why_a_job_waits_and_until_when(alice: Caller) -> None:
     resources = pb.ResourceSpec(node_count=4, exclusive_node_use=True)
     job = await alice.submit("/bin/true", resources=resources, attributes=attributes())
     async with alice.watch(job_id=job.id) as watch:
-        waiting = await watch.until(lambda job: job.status.HasField("expected_start_time"))
+        # Slurm comes to know the two one after the other.
+        waiting = await watch.until(lambda job: job.status.HasField("expected_start_time") and job.status.reason)
     assert waiting.status.state == pb.JOB_STATE_QUEUED
     assert waiting.status.reason in {pb.JOB_REASON_RESOURCES, pb.JOB_REASON_PRIORITY}
     assert waiting.status.engine_reason in {"Resources", "Priority"}
