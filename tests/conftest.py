@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Tests start programs all the time; gRPC's way with forks is not made for that. It has to know before it is loaded.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell, which programs that tests interrupt would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ENGINES = Path(__file__).parent / "engines"
 
