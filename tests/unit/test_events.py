@@ -422,11 +422,9 @@ async def test_stopping_gives_1000_watchers_a_last_batch(storage: Storage) -> No
         await asyncio.sleep(0)
         last = await storage.write(change("a"))
         await hub.reached(last)
-        begun = time.monotonic()
         await hub.stop()
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(*tasks)
-        assert time.monotonic() - begun < 1
         assert ends == [(last, True)] * 1_000
         for each in (stalled, stalled):
             with pytest.raises(HubStopping):

@@ -60,6 +60,7 @@ def slurm_settings(slurm: SlurmCluster, *, rest: bool) -> SlurmSettings:
         users=users,
         operator=users.get("olga"),
         reconcile=timedelta(seconds=2),
+        timeout=timedelta(seconds=20),  # the machine may be busy, and nothing here repeats what did not get through
         events=slurm.events,
         controller_log=slurm.ctld_log,
         environment={"SITE": "of Slurm"},
