@@ -193,6 +193,38 @@ async def test_what_the_controller_forgot(slurm_cluster: Start) -> None:
             assert (await alice.wait(waiting.id)).status.state in {pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELED}
 
 
+async def test_an_array_that_ended_in_part_while_nobody_looked(slurm_cluster: Start) -> None:
+    """Of an array from outside the queue has what has not ended, accounting the rest; it is shown as one."""
+    cluster = slurm_cluster(nodes=1, hints=False, rest=False, min_job_age=2)
+    config = slurm_config(cluster, "commands", events=None, controller_log=None)
+    async with serving(config) as server:
+        async with calling(server) as alice:
+            await patiently(lambda: alice.list(rpc.JobFilter(), fresh=True))
+            await until(lambda: _followed(server))
+        await asyncio.to_thread(server.stop)
+        words = ("sbatch", "--parsable", "-J", "outside", "-p", "regular", "-t", "5", "-a", "1-2")
+        script = "[ $SLURM_ARRAY_TASK_ID = 1 ] || sleep 300"
+        array = cluster.run(*words, "--wrap", script, user=users_of(cluster)["alice"]).stdout.strip()
+        await until(lambda: cluster.run("sacct", "-nXP", "-j", array, "-o", "State").stdout.count("COMPLETED") == 1)
+        await until(
+            lambda: len(cluster.run("squeue", "-h", "-r", "-t", "all", "-j", array).stdout.splitlines()) == 1, 60
+        )
+        await asyncio.to_thread(server.start)
+        async with calling(server) as alice:
+            async with alice.watch(filter=rpc.JobFilter(name="outside")) as watch:
+                whole = (await watch.change()).job
+            async with alice.watch(filter=rpc.JobFilter(array_job_id=whole.id)) as watch:
+                await watch.until(lambda job: job.native_id == f"{array}_1")
+            elements = (await alice.list(rpc.JobFilter(array_job_id=whole.id))).jobs
+            states = {element.native_id: element.status.state for element in elements}
+            assert states == {f"{array}_1": pb.JOB_STATE_COMPLETED, f"{array}_2": pb.JOB_STATE_ACTIVE}
+
+
+def _followed(server: Server) -> bool:
+    with contextlib.closing(sqlite3.connect(server.state / "state.db")) as database:
+        return bool(database.execute("SELECT 1 FROM job_following").fetchall())
+
+
 async def _in_vain(cluster: SlurmCluster, server: Server) -> None:
     """The server runs for a while and cannot ask accounting what it has missed; that it runs is no answer."""
     await asyncio.to_thread(cluster.kill, "slurmdbd")

@@ -104,6 +104,8 @@ class Reconciler:
         since = await self._storage.read(lambda tx: self._store.followed(tx, self._resource_id))
         while since is not None:
             try:
+                # First what is still there: of an array some elements may have ended, which are nothing without it.
+                await self._take(await self._engine.observe_all())
                 await self._take(await self._engine.missed(since))
                 break
             except EngineUnavailable as error:

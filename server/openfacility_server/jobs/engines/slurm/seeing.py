@@ -136,7 +136,7 @@ class Seeing:
         if not ended:
             return []
         # What is in the queue, still or again, is told by that.
-        standing = {number for row in (await self._queue.all()).rows for number in (row.native_id, row.array)}
+        standing = {row.native_id for row in (await self._queue.all()).rows}
         return [one for one in ended if one.native_id not in standing]
 
     async def follow(self) -> AsyncIterator[Sequence[Observation]]:
